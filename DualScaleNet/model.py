@@ -1,0 +1,131 @@
+"""The pretraining network: one shared encoder, a projector and a predictor for each branch; 8,891,712 parameters.
+
+In the method every view (each of the 9 + 9 patch positions, each whole-image view) goes through the network as a batch
+of its own, so BatchNorm statistics are per view. `PerViewBatchNorm` gives exactly that from one batched pass.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from DualScaleNet.encoder import Encoder
+
+
+class PerViewBatchNorm(nn.BatchNorm2d):
+    """BatchNorm of a batch ordered (image, view) with separate statistics for each of `views` views.
+
+    Output, gradients and running statistics equal those of the views passed one after the other. A contiguous batch
+    (image x view, C, ...) *is* (image, view x C, ...) in memory, and the latter has the wanted statistics per channel.
+    Accepts (N, C) too.
+    """
+
+    views = 1
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.ndim not in (2, 4):
+            raise ValueError(f"expected (N, C) or (N, C, H, W), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N * views, C[, H, W]) -> the same shape, normalised."""
+        if self.views == 1 or not self.training:
+            return super().forward(x)
+        views, channels = self.views, self.num_features
+        folded = x.contiguous().view(-1, views * channels, *x.shape[2:])
+        weight = bias = None
+        if self.affine:
+            weight, bias = self.weight.repeat(views), self.bias.repeat(views)
+        mean = torch.zeros(views * channels, dtype=self.running_mean.dtype, device=x.device)
+        variance = torch.zeros_like(mean)
+        # With momentum 1 the "running" statistics are this batch's own, one set a view.
+        folded = F.batch_norm(folded, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        self._update_running_statistics(mean.view(views, channels), variance.view(views, channels))
+        return folded.view_as(x)
+
+    @torch.no_grad()
+    def _update_running_statistics(self, means: Tensor, variances: Tensor) -> None:
+        """What `views` successive updates with the given momentum amount to."""
+        age = torch.arange(self.views - 1, -1, -1, device=means.device, dtype=means.dtype).unsqueeze(1)
+        share = self.momentum * (1 - self.momentum) ** age
+        kept = (1 - self.momentum) ** self.views
+        self.running_mean.mul_(kept).add_((share * means).sum(0))
+        self.running_var.mul_(kept).add_((share * variances).sum(0))
+        self.num_batches_tracked += self.views
+
+
+class Projector(nn.Sequential):
+    """Linear, BN, ReLU, Linear, BN, ReLU, Linear, BN without affine; no Linear has a bias. (N, C) -> (N, 128)."""
+
+    def __init__(self, channels: int, dimensions: int = 128) -> None:
+        super().__init__(
+            nn.Linear(channels, channels, bias=False),
+            PerViewBatchNorm(channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, channels, bias=False),
+            PerViewBatchNorm(channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels, dimensions, bias=False),
+            PerViewBatchNorm(dimensions, affine=False),
+        )
+
+
+class Predictor(nn.Sequential):
+    """Linear without bias, BN, ReLU, Linear. (N, 128) -> (N, 128)."""
+
+    def __init__(self, dimensions: int = 128, hidden: int = 64) -> None:
+        super().__init__(
+            nn.Linear(dimensions, hidden, bias=False),
+            PerViewBatchNorm(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, dimensions),
+        )
+
+
+class Embeddings(NamedTuple):
+    """What the losses and the collapse monitor see, each (N, views, 128)."""
+
+    local_predictions: Tensor  # p(x_1..x_9)
+    local_projections: Tensor  # z(y_1..y_9)
+    global_predictions: Tensor  # p(v3), p(v4)
+    global_projections: Tensor  # z(v3), z(v4)
+
+
+class DualScaleNet(nn.Module):
+    """Shared encoder with the heads of LocalFocus and GlobalFocus.
+
+    Args:
+        stop_gradient: no gradient into z(y) of LocalFocus (and no activations kept for it), as in the method's figure.
+        per_view: BatchNorm statistics per view; otherwise pooled over the views of one pass.
+    """
+
+    def __init__(self, arch: str = "bottleneck18", stop_gradient: bool = True, per_view: bool = True) -> None:
+        super().__init__()
+        self.stop_gradient, self.per_view = stop_gradient, per_view
+        self.encoder = Encoder(arch, norm_layer=PerViewBatchNorm)
+        self.local_projector, self.local_predictor = Projector(self.encoder.channels[-1]), Predictor()
+        self.global_projector, self.global_predictor = Projector(self.encoder.channels[-1]), Predictor()
+
+    def forward(self, x: Tensor, y: Tensor, whole: Tensor) -> Embeddings:
+        """x, y: the patches of the two copies, (N, 9, 3, h, w); whole: v3 and v4, (N, 2, 3, H, W)."""
+        local_predictions = self._batched(x, self.encoder, _pool, self.local_projector, self.local_predictor)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+            local_projections = self._batched(y, self.encoder, _pool, self.local_projector)
+        global_projections = self._batched(whole, self.encoder, _pool, self.global_projector)
+        global_predictions = self._batched(global_projections, self.global_predictor)
+        return Embeddings(local_predictions, local_projections, global_predictions, global_projections)
+
+    def _batched(self, views: Tensor, *stages: nn.Module) -> Tensor:
+        """Applies `stages` to (N, V, ...) in one pass over all N * V views. Returns (N, V, D)."""
+        for module in self.modules():
+            if isinstance(module, PerViewBatchNorm):
+                module.views = views.shape[1] if self.per_view else 1
+        x = views.flatten(0, 1)
+        for stage in stages:
+            x = stage(x)
+        return x.unflatten(0, views.shape[:2])
+
+
+def _pool(maps: list[Tensor]) -> Tensor:
+    """Global average of c5. -> (N, C)."""
+    return maps[-1].mean((-2, -1))

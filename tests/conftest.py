@@ -1,0 +1,51 @@
+"""What the tests share: the scripts as a user runs them, and small synthetic data in the official trees."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+REAL = ROOT.parent / "shared" / "data"
+sys.path.insert(0, str(ROOT))
+
+from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
+
+
+def run_script(script: str, *arguments: object, cwd: Path = ROOT, code: int = 0) -> subprocess.CompletedProcess:
+    """Runs a script as a user does, on the CPU, and holds it to its exit code and to no traceback."""
+    result = subprocess.run(
+        [sys.executable, ROOT / script, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    return result
+
+
+def pretrain(data: Path, run_dir: Path, *arguments: object, **kwargs) -> subprocess.CompletedProcess:
+    """`main.py` at its smallest: 96 px, batches of 4."""
+    small = ("--image-size", 96, "--batch-size", 4, "--cache", run_dir.parent / "cache")
+    return run_script("DualScaleNet/main.py", "--data", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with small ddr_757 (6 train, 2 val, 4 test) and DRIVE (6 train, 2 test) trees."""
+    root = tmp_path_factory.mktemp("Dataset")
+    write_ddr(root, 6, 2, 4, (128, 112), seed=0)
+    write_drive(root, 6, 2, (150, 140), seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pretrained(trees: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two epochs of pretraining."""
+    folder = tmp_path_factory.mktemp("pretrain") / "run"
+    pretrain(trees / "ddr_757", folder, "--epochs", 2)
+    return folder

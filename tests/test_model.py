@@ -1,0 +1,141 @@
+"""Pretraining network: parameter counts, feature maps, and one batched pass equal to the loop over views."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from DualScaleNet.encoder import ARCHITECTURES, Encoder
+from DualScaleNet.loss import global_loss, local_loss
+from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_parameter_counts():
+    assert parameters(Encoder()) == 7_674_688
+    assert parameters(DualScaleNet()) == 8_891_712
+    assert parameters(Projector(512)) == 591_872
+    assert parameters(Predictor()) == 16_640
+
+
+def test_no_projector_linear_has_a_bias():
+    assert all(layer.bias is None for layer in Projector(512) if isinstance(layer, nn.Linear))
+    assert Predictor()[0].bias is None and Predictor()[3].bias is not None
+
+
+@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+def test_five_feature_maps(arch):
+    encoder = Encoder(arch).eval()
+    with torch.no_grad():
+        maps = encoder(torch.rand(1, 3, 65, 96))
+    assert [tuple(m.shape[1:]) for m in maps] == [
+        (channels, -(-65 // 2**k), -(-96 // 2**k)) for k, channels in enumerate(encoder.channels, 1)
+    ]
+    if arch == "bottleneck18":
+        assert encoder.channels == (64, 64, 128, 256, 512)
+
+
+def test_imagenet_scaling_is_applied_inside():
+    encoder = Encoder("resnet18", "imagenet").eval()
+    plain = Encoder("resnet18").eval()
+    plain.load_state_dict(encoder.state_dict())
+    image = torch.rand(1, 3, 32, 32)
+    scaled = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    assert torch.equal(encoder(image)[4], plain(scaled)[4])
+
+
+@pytest.mark.parametrize("shape, affine", [((4, 3), True), ((4, 3), False), ((4, 3, 5, 6), True)])
+def test_per_view_batch_norm_is_the_loop_over_views(shape, affine):
+    """Output, gradients and running statistics, in float64; 5 views of a batch of 4."""
+    torch.manual_seed(0)
+    views = 5
+    x = torch.randn(shape[0], views, *shape[1:], dtype=torch.float64)
+    batched = PerViewBatchNorm(3, affine=affine).double()
+    if affine:
+        nn.init.normal_(batched.weight), nn.init.normal_(batched.bias)
+    batched.running_mean += 0.3
+    loop = copy.deepcopy(batched)
+    target = torch.randn_like(x)
+
+    batched.views = views
+    a = x.clone().requires_grad_()
+    out = batched(a.flatten(0, 1)).unflatten(0, (shape[0], views))
+    (out * target).sum().backward()
+    b = x.clone().requires_grad_()
+    expected = torch.stack([loop(b[:, v]) for v in range(views)], 1)
+    (expected * target).sum().backward()
+
+    assert torch.allclose(out, expected, rtol=0, atol=1e-12)
+    assert torch.allclose(a.grad, b.grad, rtol=0, atol=1e-12)
+    for name, value in loop.named_parameters():
+        assert torch.allclose(batched.get_parameter(name).grad, value.grad, rtol=0, atol=1e-12)
+    for name, value in loop.named_buffers():
+        assert torch.allclose(batched.get_buffer(name), value, rtol=0, atol=1e-12), name
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_the_whole_network_is_the_loop_over_views(stop_gradient):
+    """Losses, gradients and running statistics equal those of the views passed one after the other, to 1e-10."""
+    torch.manual_seed(0)
+    x, y = torch.rand(2, 3, 9, 3, 32, 32, dtype=torch.float64)
+    whole = torch.rand(3, 2, 3, 96, 96, dtype=torch.float64)
+    batched = DualScaleNet(stop_gradient=stop_gradient).double()
+    loop = copy.deepcopy(batched)
+
+    p, z, q, w = batched(x, y, whole)
+    loss = 0.5 * global_loss(q, w) + 0.5 * local_loss(p, z).total
+    loss.backward()
+
+    def one(view: torch.Tensor, *heads: nn.Module) -> torch.Tensor:
+        vector = loop.encoder(view)[-1].mean((2, 3))
+        for head in heads:
+            vector = head(vector)
+        return vector
+
+    p = torch.stack([one(x[:, i], loop.local_projector, loop.local_predictor) for i in range(9)], 1)
+    with torch.set_grad_enabled(not stop_gradient):
+        z = torch.stack([one(y[:, i], loop.local_projector) for i in range(9)], 1)
+    w = torch.stack([one(whole[:, i], loop.global_projector) for i in range(2)], 1)
+    q = torch.stack([loop.global_predictor(w[:, i]) for i in range(2)], 1)
+    expected = 0.5 * global_loss(q, w) + 0.5 * local_loss(p, z).total
+    expected.backward()
+
+    assert torch.allclose(loss, expected, rtol=0, atol=1e-10)
+    for name, parameter in loop.named_parameters():
+        ours = batched.get_parameter(name).grad
+        assert torch.allclose(ours, parameter.grad, rtol=1e-8, atol=1e-10), name
+    for name, buffer in loop.named_buffers():
+        assert torch.allclose(batched.get_buffer(name), buffer, rtol=0, atol=1e-10), name
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_gradient_into_the_second_copy_only_where_the_recipe_has_it(stop_gradient):
+    model = DualScaleNet(stop_gradient=stop_gradient)
+    x, y = torch.rand(2, 2, 9, 3, 32, 32)
+    y.requires_grad_()
+    embeddings = model(x, y, torch.rand(2, 2, 3, 64, 64))
+    assert embeddings.local_projections.requires_grad != stop_gradient
+    local_loss(*embeddings[:2]).total.backward()
+    assert (y.grad is None) == stop_gradient
+
+
+def test_joint_statistics_pool_the_views():
+    torch.manual_seed(0)
+    model = DualScaleNet(per_view=False)
+    patches = torch.rand(2, 9, 3, 32, 32)
+    reference = copy.deepcopy(model)
+    ours = model(patches, patches, torch.rand(2, 2, 3, 64, 64)).local_projections
+    vector = reference.encoder(patches.flatten(0, 1))[-1].mean((2, 3))
+    reference.encoder(patches.flatten(0, 1))
+    assert torch.allclose(ours.flatten(0, 1), reference.local_projector(vector), atol=1e-5)
+
+
+def test_evaluation_mode_uses_the_running_statistics():
+    layer = PerViewBatchNorm(3).eval()
+    layer.views = 2
+    x = torch.randn(4, 3, 2, 2)
+    assert torch.allclose(layer(x), x, atol=1e-4)
