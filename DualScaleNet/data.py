@@ -1,0 +1,93 @@
+"""Unlabelled photographs: found in any folder, decoded and resized once, then read from a memory-mapped cache.
+
+The resize precedes every random operation, so its result can be kept. The cache is one `.npy` file named after the
+identity (path, size, time of change) of every photograph and the way of resizing: a changed source has another name.
+It is safe to delete.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from DualScaleNet.files import is_image, read_image, replacing
+from DualScaleNet.runtime import UserError
+
+# Folder names that hold a split, and names whose images are labels.
+SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+LABEL_FOLDERS = {"label", "labels", "mask", "masks", "groundtruth"}
+
+
+def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter]:
+    """Photographs under `folders`, nested or not, and their number per split ("" for none).
+
+    Below a folder named like a split only the wanted splits count; photographs outside any split always do. Label
+    folders and hidden files are passed over. DDR's users' tree (ddr_757/train/img) and its release's
+    (lesion_segmentation/train/image) both work.
+
+    Raises:
+        UserError: a folder is missing or holds no photograph of the wanted splits.
+    """
+    photographs, counts = [], Counter()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"no photographs: {folder} is no folder (Dataset/README.md says where to get DDR)")
+        found = len(photographs)
+        for place, inner, names in os.walk(folder):
+            inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
+            parts = Path(place).relative_to(folder).parts
+            split = next((SPLITS[part.lower()] for part in parts if part.lower() in SPLITS), "")
+            images = [Path(place) / name for name in sorted(names) if is_image(name)]
+            counts[split] += len(images)
+            if split in ("", *splits):
+                photographs += images
+        if len(photographs) == found:
+            raise UserError(f"no photographs of the splits {', '.join(splits)} in {folder}")
+    return photographs, +counts
+
+
+def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path) -> np.ndarray:
+    """All photographs as uint8 RGB (N, size, size, 3), memory-mapped; decoded in parallel if not in the cache yet.
+
+    Raises:
+        UserError: a photograph cannot be read.
+    """
+    path = cache / f"{_identity(paths, size, antialias)}.npy"
+    if not path.exists():
+        with replacing(path) as temporary, ThreadPoolExecutor() as pool:
+            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
+            resize = _resize_antialiased if antialias else _resize_plain
+            decoded = pool.map(lambda path: _square(path, size, resize), paths)
+            for i, image in enumerate(tqdm(decoded, "decode", len(paths), unit="photo", disable=None)):
+                array[i] = image
+            array.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def _identity(paths: list[Path], size: int, antialias: bool) -> str:
+    """A name for these photographs as they are now, resized in this way."""
+    digest = hashlib.sha256(f"{size} {antialias}".encode())
+    for path in paths:
+        status = path.stat()
+        digest.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:20]
+
+
+def _square(path: Path, size: int, resize: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    return resize(read_image(path), size)
+
+
+def _resize_antialiased(image: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _resize_plain(image: np.ndarray, size: int) -> np.ndarray:
+    """Plain bilinear sampling, as the authors': it aliases a large photograph."""
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,283 @@
+"""Pretrains the encoder on unlabelled fundus photographs with LocalFocus and GlobalFocus.
+
+    python DualScaleNet/main.py                                   # DDR in Dataset/ddr_757, the authors' settings
+    python DualScaleNet/main.py --data photographs --epochs 300   # any folders of photographs
+    torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine
+
+Writes into the run folder: encoder.pth (what DownStream/train.py takes), last.pth (to go on from), snapshots of the
+encoder, log.csv, curves.png, args.json. The same command goes on where a stopped run left off.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from DualScaleNet.checkpoint import load_checkpoint, save_checkpoint, save_encoder
+from DualScaleNet.data import find_photographs, load_photographs
+from DualScaleNet.encoder import ARCHITECTURES
+from DualScaleNet.loss import global_loss, local_loss
+from DualScaleNet.model import DualScaleNet, Embeddings
+from DualScaleNet.monitor import collapse_report, collapse_warnings
+from DualScaleNet.options import (
+    HelpFormatter,
+    natural_int,
+    plain_options,
+    positive,
+    positive_int,
+    refuse_changes,
+    weight,
+)
+from DualScaleNet.runlog import RunLog, write_options
+from DualScaleNet.runtime import (
+    ROOT,
+    UserError,
+    autocast,
+    join_processes,
+    run_script,
+    seeded_generator,
+    select_device,
+)
+from DualScaleNet.schedule import learning_rate
+from DualScaleNet.views import global_views, local_views
+
+PANELS = {
+    "loss": ["loss", "global", "local"],
+    "parts of the local loss": ["positive", "negative"],
+    "deviation (1 healthy, 0 collapsed)": ["local_projection_std", "global_projection_std"],
+    "effective rank of 128": ["local_projection_rank", "global_projection_rank"],
+}
+
+# What may differ when a run goes on: none of it changes what an epoch computes.
+FREE_OPTIONS = {"epochs", "run_dir", "resume", "cache", "device", "snapshot_every", "save_minutes"}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    group = parser.add_argument_group("photographs")
+    group.add_argument(
+        "--data", type=Path, nargs="+", default=[ROOT / "Dataset" / "ddr_757"], metavar="FOLDER",
+        help="folders of photographs, nested or not; the authors took the lesion-segmentation subset of DDR",
+    )
+    group.add_argument(
+        "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
+        help="splits to read together where --data has train/val/test folders; the authors merged train and test",
+    )
+    group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square image")
+    group.add_argument(
+        "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
+        help="decoded photographs are kept here; it may be deleted at any time",
+    )
+
+    group = parser.add_argument_group("method")
+    group.add_argument("--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="the encoder")
+    group.add_argument(
+        "--recipe", default="paper", choices=["paper", "release"],
+        help="paper, the method's figure: no gradient into z(y) of LocalFocus, random crops in GlobalFocus, "
+        "antialiased resizing; release, the authors' published settings: gradient, no crops, plain resizing",
+    )
+    group.add_argument(
+        "--batch-norm", default="per-view", choices=["per-view", "joint"],
+        help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass",
+    )
+    for name, default, what in (
+        ("global", 0.5, "GlobalFocus in the loss"),
+        ("local", 0.5, "LocalFocus in the loss"),
+        ("positive", 0.8, "the same cell in the local loss"),
+        ("negative", 0.2, "the mirrored cell in the local loss"),
+    ):
+        group.add_argument(f"--{name}-weight", type=weight, default=default, metavar="W", help=f"weight of {what}")
+
+    group = parser.add_argument_group("optimisation (Adam)")
+    group.add_argument("--epochs", type=positive_int, default=5000, help="the authors took 5000")
+    group.add_argument(
+        "--batch-size", type=positive_int, default=64, metavar="N",
+        help="photographs a step, over all processes; the last incomplete batch of an epoch is dropped",
+    )
+    group.add_argument("--lr", type=positive, default=1e-3, help="learning rate")
+    group.add_argument(
+        "--schedule", default="constant", choices=["constant", "cosine"],
+        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
+    )
+    group.add_argument("--warmup-epochs", type=natural_int, default=0, metavar="N", help="linear rise to --lr, ours")
+    group.add_argument("--weight-decay", type=weight, default=0.0, help="L2 penalty; the authors used none")
+    group.add_argument(
+        "--precision", default="auto", choices=["auto", "float32", "bfloat16"],
+        help="auto: bfloat16 on a GPU that has it, else float32; recent CPUs are up to twice as fast with bfloat16",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--seed", type=natural_int, default=0, help="of the weights, the order and the views")
+
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/pretrain/ARCH-RECIPE)"
+    )
+    group.add_argument(
+        "--resume", default="auto", metavar="auto|never|FILE",
+        help="auto goes on with the run in --run-dir if there is one, never starts over, FILE goes on from a last.pth",
+    )
+    group.add_argument(
+        "--snapshot-every", type=positive_int, default=500, metavar="N",
+        help="epochs between encoders that are kept, as the authors",
+    )
+    group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
+    args = parser.parse_args()
+    args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
+    if args.image_size < 96:
+        parser.error(f"--image-size {args.image_size}: below 96 a patch is under one pixel of the last feature map")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    device = select_device(args.device)
+    rank, processes = join_processes(device)
+    photographs = open_photographs(args, rank)
+    if args.batch_size % processes or args.batch_size < 2 * processes:
+        raise UserError(f"--batch-size {args.batch_size}: each of {processes} processes needs two or more, all alike")
+    if len(photographs) < args.batch_size:
+        raise UserError(f"{len(photographs)} photographs are fewer than --batch-size {args.batch_size}: lower it")
+    steps = len(photographs) // args.batch_size
+
+    torch.manual_seed(args.seed)
+    model = DualScaleNet(args.arch, args.recipe == "paper", args.batch_norm == "per-view").to(device)
+    optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay)
+    done = resume(args, model, optimizer)
+    if done >= args.epochs:
+        print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
+        return
+    network = model
+    if processes > 1:
+        network = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+    if rank == 0:
+        write_options(args.run_dir, plain_options(args))
+        log = RunLog(args.run_dir, done)
+        print(f"{len(photographs)} photographs, {steps} steps an epoch, {args.arch} on {device} -> {args.run_dir}")
+    warned: set[str] = set()
+    saved = 0.0
+    total = args.epochs * steps * args.batch_size
+    bar = tqdm(total=total, initial=total // args.epochs * done, unit="photo", disable=None if rank == 0 else True)
+    for epoch in range(done, args.epochs):
+        row = train_one_epoch(network, optimizer, photographs, args, epoch, bar)
+        if rank != 0:
+            continue
+        log.append(row)
+        for name, warning in collapse_warnings(row).items():
+            if name not in warned:
+                tqdm.write(f"warning: epoch {epoch + 1}: {warning}", file=sys.stderr)
+                warned.add(name)
+        snapshot = (epoch + 1) % args.snapshot_every == 0
+        if snapshot:
+            path = args.run_dir / f"encoder-{epoch + 1:04d}.pth"
+            save_encoder(path, model.encoder, args.recipe, epoch + 1, len(photographs))
+        if snapshot or epoch + 1 == args.epochs or time.monotonic() - saved > 60 * args.save_minutes:
+            save(args, model, optimizer, epoch + 1, len(photographs))
+            log.draw_curves(PANELS)
+            saved = time.monotonic()
+    bar.close()
+    if rank == 0:
+        print(f"{args.run_dir / 'encoder.pth'}: epoch {args.epochs}, loss {row['loss']:.4f}")
+
+
+def open_photographs(args: argparse.Namespace, rank: int) -> np.ndarray:
+    """All photographs, (N, size, size, 3) uint8 in the cache; the first process decodes them, the others wait."""
+    paths, counts = find_photographs(args.data, args.splits)
+    left_out = {split: n for split, n in counts.items() if split and split not in args.splits}
+    if rank == 0 and left_out:
+        print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
+    antialias = args.recipe != "release"
+    if rank == 0:
+        load_photographs(paths, args.image_size, antialias, args.cache)
+    if distributed.is_initialized():
+        distributed.barrier()
+    return load_photographs(paths, args.image_size, antialias, args.cache)
+
+
+def train_one_epoch(
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    photographs: np.ndarray,
+    args: argparse.Namespace,
+    epoch: int,
+    bar: tqdm,
+) -> dict[str, float]:
+    """One pass over the photographs in an order of its own. Returns the epoch's row of `log.csv`."""
+    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    device = next(network.parameters()).device
+    steps, share = len(photographs) // args.batch_size, args.batch_size // processes
+    order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).numpy()
+    names = ("loss", "global", "local", "positive", "negative")
+    sums = torch.zeros(len(names), device=device)
+    network.train()
+    started = shown = time.monotonic()
+    for step in range(steps):
+        first = step * args.batch_size + rank * share
+        batch = torch.from_numpy(photographs[np.sort(order[first : first + share])])
+        images = batch.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+        generator = seeded_generator(args.seed, epoch, step, rank)
+        x, y = local_views(images, generator)
+        whole = global_views(images, generator, crop=args.recipe == "paper")
+
+        rate = learning_rate(
+            args.lr, epoch * steps + step, args.epochs * steps, args.schedule, args.warmup_epochs * steps
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(device, args.precision):
+            embeddings = Embeddings(*(vectors.float() for vectors in network(x, y, whole)))
+        local = local_loss(*embeddings[:2], args.positive_weight, args.negative_weight)
+        globally = global_loss(*embeddings[2:])
+        loss = args.global_weight * globally + args.local_weight * local.total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+        sums += torch.stack([loss, globally, *local]).detach()
+        bar.update(args.batch_size)
+        if not bar.disable and time.monotonic() - shown > 1:  # reading the loss waits for the device
+            shown = time.monotonic()
+            bar.set_postfix(epoch=epoch + 1, loss=f"{sums[0].item() / (step + 1):.4f}")
+    if processes > 1:
+        distributed.all_reduce(sums)
+    means = dict(zip(names, (sums / steps / processes).tolist(), strict=True))
+    if not math.isfinite(means["loss"]):
+        raise UserError(f"the loss of epoch {epoch + 1} is {means['loss']}: lower --lr or use --precision float32")
+    speed = steps * args.batch_size / (time.monotonic() - started)
+    return {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, **collapse_report(embeddings)}
+
+
+def resume(args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer) -> int:
+    """Loads the run to go on with, if there is one. Returns the epochs it has seen."""
+    last = args.run_dir / "last.pth" if args.resume == "auto" else Path(args.resume)
+    if args.resume == "never" or (args.resume == "auto" and not last.exists()):
+        return 0
+    checkpoint = load_checkpoint(last, "pretraining")
+    free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
+    refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
+    model.load_state_dict(checkpoint["model"])
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return checkpoint["epoch"]
+
+
+def save(
+    args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer, epoch: int, images: int
+) -> None:
+    """Writes last.pth, to go on from, and encoder.pth, to use."""
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    content |= {"epoch": epoch, "options": plain_options(args)}
+    save_checkpoint(args.run_dir / "last.pth", "pretraining", content)
+    save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, epoch, images)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,83 @@
+"""Types and checks of command-line options that both stages share."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from DualScaleNet.runtime import UserError
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return value
+
+
+def natural_int(text: str) -> int:
+    """A whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def weight(text: str) -> float:
+    """A number of at least 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
+    return value
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the module docstring as it is and adds each default to its help text."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def plain_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as plain types, for JSON and for a checkpoint: paths become strings, absolute."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return str(value.resolve())
+        return [plain(item) for item in value] if isinstance(value, list) else value
+
+    return {name: plain(value) for name, value in vars(args).items()}
+
+
+def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str], folder: Path) -> None:
+    """A run goes on only with the options that it began with, except those in `free`.
+
+    Raises:
+        UserError: names each option that differs.
+    """
+    changed = [
+        f"--{name.replace('_', '-')} was {saved.get(name)}, now {value}"
+        for name, value in current.items()
+        if name not in free and saved.get(name) != value
+    ]
+    if changed:
+        raise UserError(
+            f"{folder} holds a run with other options ({'; '.join(changed)}): "
+            "choose another --run-dir, or start over with --resume never"
+        )

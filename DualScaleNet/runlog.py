@@ -1,0 +1,86 @@
+"""A run's folder: its options, one row an epoch in `log.csv`, `curves.png`, and TensorBoard when it is installed."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy
+import PIL
+import torch
+import torchvision
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from DualScaleNet.files import replacing, write_json
+from DualScaleNet.runtime import git_commit
+
+try:
+    from torch.utils.tensorboard import SummaryWriter
+except ImportError:
+    SummaryWriter = None
+
+
+class RunLog:
+    """Rows of numbers, one an epoch, kept in memory, in `log.csv` and in TensorBoard.
+
+    Args:
+        folder: the run's folder.
+        epoch: epochs that the checkpoint to go on from has seen. Later rows, which a killed run left behind, are
+            dropped: they will be written again.
+    """
+
+    def __init__(self, folder: Path, epoch: int = 0) -> None:
+        self.path = folder / "log.csv"
+        self.rows: list[dict[str, float | None]] = []
+        if epoch and self.path.exists():
+            with open(self.path, newline="") as file:
+                rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
+            self.rows = [row for row in rows if row["epoch"] <= epoch]
+        with replacing(self.path) as temporary:
+            self._write(temporary, self.rows, header=True)
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=epoch + 1) if SummaryWriter else None
+
+    def append(self, row: dict[str, float | None]) -> None:
+        """Adds a row; None is a value not measured in this epoch. Every row has the same keys, `epoch` among them."""
+        self.rows.append(row)
+        self._write(self.path, [row], header=len(self.rows) == 1)
+        if self.board:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self.board.add_scalar(name, value, row["epoch"])
+
+    def _write(self, path: Path, rows: list[dict], header: bool) -> None:
+        with open(path, "a", newline="") as file:
+            if rows:
+                writer = csv.DictWriter(file, rows[0])
+                if header:
+                    writer.writeheader()
+                writer.writerows(rows)
+
+    def draw_curves(self, panels: dict[str, list[str]]) -> None:
+        """Writes `curves.png`: a panel for each title, a line for each of its columns."""
+        figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        row_of_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        marker = "." if len(self.rows) < 30 else None  # a few epochs are points, many a line
+        for axes, (title, columns) in zip(row_of_axes, panels.items(), strict=True):
+            for column in columns:
+                points = [(row["epoch"], row[column]) for row in self.rows if row[column] is not None]
+                if points:
+                    axes.plot(*zip(*points, strict=True), label=column.replace("_", " "), marker=marker)
+            axes.set(title=title, xlabel="epoch")
+            axes.grid(alpha=0.3)
+            if axes.lines:
+                axes.legend(fontsize=8)
+        with replacing(self.path.with_name("curves.png")) as temporary:
+            figure.savefig(temporary, dpi=110)
+
+
+def write_options(folder: Path, options: dict[str, Any]) -> None:
+    """Writes `args.json`: the options, the command line, and the versions that the run used."""
+    modules = (torch, torchvision, numpy, PIL, matplotlib)
+    versions = {"python": sys.version.split()[0]} | {module.__name__: module.__version__ for module in modules}
+    command = " ".join(sys.argv)
+    write_json(folder / "args.json", {"options": options, "command": command, "commit": git_commit(), **versions})
