@@ -1,0 +1,325 @@
+"""Trains a U-Net-style decoder on the frozen, pretrained encoder.
+
+    python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, the authors' settings
+    python DownStream/train.py --data-dir mine --dataset generic      # mine/images/* with mine/masks/*
+    python DownStream/train.py --encoder random --folds 4 --fold 0    # a baseline, one fold held out
+
+Writes into the run folder: last.pth, best.pth (by F1 on validation images, if there are any), log.csv, curves.png,
+args.json, split.json. The same command goes on where a stopped run left off. DownStream/predict.py scores.
+"""
+
+import argparse
+import math
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from DownStream.catalogue import CATALOGUE
+from DownStream.data import Photograph, make_split, read_labelled
+from DownStream.inference import predict_probability, reestimate_batch_norm, round_up
+from DownStream.metrics import scores, to_levels
+from DownStream.model import Segmenter
+from DownStream.report import Evaluation
+from DownStream.transforms import training_pair
+from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint
+from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
+from DualScaleNet.files import write_json
+from DualScaleNet.options import (
+    HelpFormatter,
+    natural_int,
+    plain_options,
+    positive,
+    positive_int,
+    refuse_changes,
+    share,
+    weight,
+)
+from DualScaleNet.runlog import RunLog, write_options
+from DualScaleNet.runtime import ROOT, UserError, autocast, run_script, seeded_generator, select_device
+from DualScaleNet.schedule import learning_rate
+
+PANELS = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
+FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes"}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    group = parser.add_argument_group("data")
+    group.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="hence the tree and the settings")
+    group.add_argument("--data-dir", type=Path, metavar="FOLDER", help="where it lies (default: Dataset/DRIVE)")
+    group.add_argument(
+        "--val-fraction", type=float, default=0.2, metavar="F",
+        help="share of the training list held out to choose best.pth; 0: none, the last epoch counts",
+    )
+    group.add_argument(
+        "--label-fraction", type=share, default=1.0, metavar="F",
+        help="share of the training photographs to train on; the authors took 0.25 and 1",
+    )
+    group.add_argument("--folds", type=positive_int, metavar="K", help="cut the training list into K folds")
+    group.add_argument("--fold", type=natural_int, default=0, metavar="k", help="the fold to test on, from 0")
+
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--encoder", metavar="FILE|random|imagenet",
+        help="an encoder.pth; random: untrained; imagenet: torchvision's (default: newest encoder.pth under runs)",
+    )
+    group.add_argument(
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="of a random or imagenet encoder"
+    )
+    group.add_argument("--finetune", action="store_true", help="train the encoder too; the authors froze it")
+    group.add_argument(
+        "--bn-stats", default="reestimate", choices=["reestimate", "keep"],
+        help="the encoder's BatchNorm statistics: averaged over the whole training photographs before freezing, which "
+        "decides everything here, or kept as pretraining on patches left them",
+    )
+
+    group = parser.add_argument_group("optimisation (Adam, binary cross-entropy)")
+    group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
+    group.add_argument("--batch-size", type=positive_int, metavar="N", help="(default: the set's; DRIVE 1)")
+    group.add_argument("--lr", type=positive, help="learning rate (default: the set's; DRIVE 0.001)")
+    group.add_argument(
+        "--schedule", default="constant", choices=["constant", "cosine"],
+        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
+    )
+    group.add_argument("--weight-decay", type=weight, default=1e-6, metavar="W", help="L2 penalty, as the authors")
+    group.add_argument(
+        "--crop", type=positive_int, metavar="PX",
+        help="train on random squares of this side; by default on whole photographs, as the authors",
+    )
+    group.add_argument(
+        "--precision", default="auto", choices=["auto", "float32", "bfloat16"],
+        help="auto: bfloat16 on a GPU that has it, else float32; recent CPUs are twice as fast with bfloat16",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument("--seed", type=natural_int, default=0, help="of the split, the weights, the order, the views")
+
+    group = parser.add_argument_group("run")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/segment/DATASET-ENCODER)"
+    )
+    group.add_argument(
+        "--resume", default="auto", choices=["auto", "never"],
+        help="auto goes on with the run in --run-dir if there is one, never starts over",
+    )
+    group.add_argument("--val-every", type=positive_int, default=10, metavar="N", help="epochs between validations")
+    group.add_argument("--save-minutes", type=weight, default=5, metavar="M", help="minutes between checkpoints")
+    args = parser.parse_args()
+
+    settings = CATALOGUE[args.dataset]
+    for name in ("epochs", "batch_size", "lr"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(settings, name))
+    if args.data_dir is None:
+        if settings.folder is None:
+            parser.error(f"--dataset {args.dataset} needs --data-dir")
+        args.data_dir = ROOT / "Dataset" / settings.folder
+    if args.folds and not args.fold < args.folds:
+        parser.error(f"--fold {args.fold}: with --folds {args.folds} the last is {args.folds - 1}")
+    if not 0 <= args.val_fraction < 1:
+        parser.error(f"--val-fraction {args.val_fraction}: must be at least 0 and below 1")
+    if args.crop and args.crop % 32:
+        parser.error(f"--crop {args.crop}: must be a multiple of 32, the stride of the encoder")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    device = select_device(args.device)
+    samples = make_split(
+        CATALOGUE[args.dataset].find(args.data_dir),
+        args.val_fraction, args.label_fraction, args.folds, args.fold, args.seed,
+    )
+    torch.manual_seed(args.seed)
+    encoder = initial_encoder(args)
+    args.run_dir = args.run_dir or ROOT / "runs" / "segment" / default_name(args)
+    split = {name: [sample.key for sample in members] for name, members in samples.items()}
+    checkpoint = resumable(args, split)
+
+    photographs = {name: to_device(read_labelled(samples[name]), device) for name in ("train", "val")}
+    size = CATALOGUE[args.dataset].size
+    if size is None:
+        size = round_up(max(max(p.image.shape[1:]) for p in photographs["train"]))
+
+    model = Segmenter(encoder, frozen=not args.finetune).to(device, memory_format=torch.channels_last)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay)
+    done, best = 0, -math.inf
+    if checkpoint:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        done, best = checkpoint["epoch"], checkpoint["best_val_f1"]
+        if done >= args.epochs:
+            print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
+            return
+    elif args.bn_stats == "reestimate":
+        reestimate_batch_norm(model.encoder, [photograph.image for photograph in photographs["train"]], size)
+    frozen = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+
+    write_options(args.run_dir, plain_options(args))
+    write_json(args.run_dir / "split.json", split)
+    log = RunLog(args.run_dir, done)
+    counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
+    print(f"{CATALOGUE[args.dataset].title}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
+
+    def save(name: str, epoch: int, **more: object) -> None:
+        content = {
+            "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
+            "bn_stats": args.bn_stats, "dataset": args.dataset, "size": size, "split": split, "epoch": epoch,
+            "best_val_f1": best, "options": plain_options(args),
+        }
+        save_checkpoint(args.run_dir / name, "segmentation", {**content, **more})
+
+    saved = time.monotonic()
+    steps = math.ceil(len(photographs["train"]) / args.batch_size)
+    bar = tqdm(range(done, args.epochs), initial=done, total=args.epochs, unit="epoch", disable=None)
+    for epoch in bar:
+        row = train_one_epoch(model, optimizer, photographs["train"], size, steps, args, epoch)
+        last = epoch + 1 == args.epochs
+        row |= {"val_f1": None, "val_pr_auc": None}
+        if photographs["val"] and (last or (epoch + 1) % args.val_every == 0):
+            row |= validate(model, photographs["val"], size)
+            if row["val_f1"] > best:
+                best = row["val_f1"]
+                save("best.pth", epoch + 1)
+        log.append(row)
+        bar.set_postfix(loss=f"{row['loss']:.4f}", best_val_f1=f"{best:.4f}" if best > 0 else "-")
+        if last or time.monotonic() - saved > 60 * args.save_minutes:
+            save("last.pth", epoch + 1, optimizer=optimizer.state_dict())
+            log.draw_curves(PANELS)
+            saved = time.monotonic()
+
+    if not args.finetune:
+        check_frozen(model.encoder, frozen, args.encoder)
+    if photographs["val"]:
+        print(f"F1 on validation images: best {best:.4f} (best.pth), last {row['val_f1']:.4f} (last.pth)")
+    name = "best.pth" if photographs["val"] else "last.pth"
+    print(f"score it: python DownStream/predict.py --checkpoint {args.run_dir / name}")
+
+
+def initial_encoder(args: argparse.Namespace) -> Encoder:
+    """The encoder that `--encoder` names; without a name the newest file, whose path `args.encoder` then is.
+
+    Raises:
+        UserError: there is none, or it is unfit.
+    """
+    if args.encoder is None:
+        files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
+        if not files:
+            raise UserError(
+                f"no encoder.pth under {ROOT / 'runs'}: pretrain with DualScaleNet/main.py, "
+                "or choose --encoder FILE, random or imagenet"
+            )
+        args.encoder = str(files[-1])
+    if args.encoder == "random":
+        return Encoder(args.arch)
+    if args.encoder == "imagenet":
+        return imagenet_encoder(args.arch)
+    args.encoder = str(Path(args.encoder).resolve())
+    encoder, facts = load_encoder(Path(args.encoder))
+    args.arch = facts["arch"]
+    return encoder
+
+
+def default_name(args: argparse.Namespace) -> str:
+    """The run folder's name, from what distinguishes runs most."""
+    encoder = args.encoder if args.encoder in ("random", "imagenet") else Path(args.encoder).parent.name
+    fold = f"-fold{args.fold}of{args.folds}" if args.folds else ""
+    return f"{args.dataset}-{encoder}{'-finetune' * args.finetune}{fold}"
+
+
+def resumable(args: argparse.Namespace, split: dict[str, list[str]]) -> dict | None:
+    """The checkpoint to go on from, if there is one and `--resume` allows.
+
+    Raises:
+        UserError: it was made with other options or another split.
+    """
+    last = args.run_dir / "last.pth"
+    if args.resume == "never" or not last.exists():
+        return None
+    checkpoint = load_checkpoint(last, "segmentation")
+    free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
+    refuse_changes(checkpoint["options"], plain_options(args), free, args.run_dir)
+    if checkpoint["split"] != split:
+        raise UserError(f"{args.data_dir} holds other photographs than when {last} began: start over, --resume never")
+    return checkpoint
+
+
+def to_device(photographs: list[Photograph], device: torch.device) -> list[Photograph]:
+    """The training set is small: all of it lives where the network is."""
+    return [
+        Photograph(p.id, p.image.to(device), p.label.to(device), None if p.fov is None else p.fov.to(device))
+        for p in photographs
+    ]
+
+
+def train_one_epoch(
+    model: Segmenter,
+    optimizer: torch.optim.Optimizer,
+    photographs: list[Photograph],
+    size: int,
+    steps: int,
+    args: argparse.Namespace,
+    epoch: int,
+) -> dict[str, float]:
+    """One pass over the photographs in an order of its own. Returns the training part of the row of `log.csv`."""
+    model.train()
+    device = next(model.parameters()).device
+    order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).tolist()
+    total = torch.zeros((), device=device)
+    started = time.monotonic()
+    for step in range(steps):
+        generator = seeded_generator(args.seed, epoch, step)
+        members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
+        pairs = [training_pair(photograph, size, args.crop, generator) for photograph in members]
+        images, labels = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(device, args.precision):
+            logits = model(images.contiguous(memory_format=torch.channels_last))
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += loss.detach() * len(members)
+    mean = total.item() / len(photographs)
+    if not math.isfinite(mean):
+        raise UserError(f"the loss of epoch {epoch + 1} is {mean}: lower --lr or use --precision float32")
+    speed = len(photographs) / (time.monotonic() - started)
+    return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed}
+
+
+def validate(model: Segmenter, photographs: list[Photograph], size: int) -> dict[str, float]:
+    """F1 at 0.5 and PR-AUC over all pixels of the photographs at native size."""
+    evaluation = Evaluation()
+    for photograph in photographs:
+        probability = predict_probability(model, photograph.image, size)[0]
+        evaluation.add(photograph.id, to_levels(probability.numpy()), photograph.label.cpu().numpy(), None)
+    measures = scores(evaluation.pooled())
+    return {"val_f1": measures["f1"], "val_pr_auc": measures["pr_auc"]}
+
+
+def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], source: str) -> None:
+    """Frozen means frozen: every tensor as before training, every parameter as in the file it came from.
+
+    Raises:
+        RuntimeError: a tensor differs in a bit, which would be a bug here.
+    """
+    state = encoder.state_dict()
+    changed = [name for name, value in frozen.items() if not torch.equal(value, state[name])]
+    if Path(source).is_file():
+        original, _ = load_encoder(Path(source))
+        changed += [name for name, value in original.named_parameters() if not torch.equal(value, state[name].cpu())]
+    if changed:
+        raise RuntimeError(f"the frozen encoder changed: {', '.join(changed)}")
+    print(f"the encoder is as it was: {len(state)} tensors compared")
+
+
+if __name__ == "__main__":
+    run_script(main)
