@@ -22,7 +22,14 @@ from DualScaleNet.runtime import UserError
 
 # Folder names that hold a split, and names whose images are labels.
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LABEL_FOLDERS = {"label", "labels", "mask", "masks", "groundtruth"}
+LABEL_FOLDERS = {
+    "label", "labels", "segmentation label", "groundtruth", "mask", "masks", "fov", "1st_manual", "2nd_manual",
+}  # fmt: skip
+
+
+def split_of(path: Path, folder: Path) -> str:
+    """The split that a path under `folder` belongs to by a folder's name, "" for none."""
+    return next((SPLITS[part.lower()] for part in path.relative_to(folder).parts if part.lower() in SPLITS), "")
 
 
 def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter]:
@@ -42,8 +49,7 @@ def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path]
         found = len(photographs)
         for place, inner, names in os.walk(folder):
             inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
-            parts = Path(place).relative_to(folder).parts
-            split = next((SPLITS[part.lower()] for part in parts if part.lower() in SPLITS), "")
+            split = split_of(Path(place), folder)
             images = [Path(place) / name for name in sorted(names) if is_image(name)]
             counts[split] += len(images)
             if split in ("", *splits):

@@ -37,7 +37,7 @@ class RunLog:
         if epoch and self.path.exists():
             with open(self.path, newline="") as file:
                 rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
-            self.rows = [row for row in rows if row["epoch"] <= epoch]
+            self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] <= epoch]
         with replacing(self.path) as temporary:
             self._write(temporary, self.rows, header=True)
         self.board = SummaryWriter(folder / "tensorboard", purge_step=epoch + 1) if SummaryWriter else None

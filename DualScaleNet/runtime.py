@@ -26,7 +26,7 @@ def run_script(main: Callable[[], None]) -> None:
     except UserError as error:
         sys.exit(f"{name}: error: {error}")
     except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(130)
     finally:
         if distributed.is_initialized():

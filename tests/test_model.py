@@ -44,8 +44,8 @@ def test_imagenet_scaling_is_applied_inside():
     plain = Encoder("resnet18").eval()
     plain.load_state_dict(encoder.state_dict())
     image = torch.rand(1, 3, 32, 32)
-    scaled = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    assert torch.equal(encoder(image)[4], plain(scaled)[4])
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    assert torch.equal(encoder(image)[4], plain((image - mean) / std)[4])
 
 
 @pytest.mark.parametrize("shape, affine", [((4, 3), True), ((4, 3), False), ((4, 3, 5, 6), True)])

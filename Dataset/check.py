@@ -1,0 +1,149 @@
+"""Says what of each data set is found, counted and paired, opens every file, and says what is missing.
+
+    python Dataset/check.py                                           # the known sets in Dataset/
+    python Dataset/check.py --dataset drive --root /data/DRIVE        # one set, wherever it lies
+    python Dataset/check.py --dataset generic --root mine             # mine/images/* with mine/masks/*
+
+Exit code 1 if a set has a fault (a file that cannot be read, a mask of another size than its photograph, a training or
+validation photograph without label) or was asked for by --dataset and is not there; what is merely missing is no fault.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from DownStream.catalogue import CATALOGUE, Catalogued, Sample
+from DownStream.data import read_sample
+from DualScaleNet.data import find_photographs, split_of
+from DualScaleNet.options import HelpFormatter
+from DualScaleNet.runtime import ROOT, UserError, run_script
+
+HERE = ROOT / "Dataset"
+COLUMNS = ("split", "photographs", "readable", "label", "empty label", "field of view", "size")
+
+
+def find_ddr(root: Path) -> dict[str, list[Sample]]:
+    """The photographs that pretraining finds, by split; "no split" for those in no folder of that name."""
+    splits = {split: [] for split in ("train", "val", "test", "no split")}
+    for path in find_photographs([root], ["train", "val", "test"])[0]:
+        split = split_of(path.parent, root) or "no split"
+        splits[split].append(Sample(path.stem, path, split=split))
+    return {split: samples for split, samples in splits.items() if samples}
+
+
+DDR = Catalogued("DDR, pretraining", find_ddr, folder="ddr_757", counts={"train": 383, "val": 149, "test": 225})
+SETS = {"ddr": DDR, **CATALOGUE}
+# Where a set lies under the root, beside its own folder: the tree of DDR's release, whole or only the part in use.
+OTHER_FOLDERS = {"ddr": ("DDR-dataset/lesion_segmentation", "DDR-dataset")}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--root", type=Path, default=HERE, metavar="FOLDER",
+        help="the folder that holds the sets, or with --dataset the set itself",
+    )
+    parser.add_argument(
+        "--dataset", nargs="+", choices=list(SETS),
+        help="sets that must be there (default: look for all that have a folder name of their own)",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not args.root.is_dir():
+        raise UserError(f"--root {args.root} is no folder")
+    wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
+    faults = sum(check_set(name, args.root, bool(args.dataset)) for name in wanted)
+    if faults:
+        raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
+
+
+def check_set(name: str, root: Path, asked: bool) -> int:
+    """Prints what there is of one set; returns the number of faults."""
+    entry = SETS[name]
+    places = [root / folder for folder in (entry.folder, *OTHER_FOLDERS.get(name, ())) if folder]
+    if root.resolve().name == entry.folder or (asked and root.resolve() != HERE):
+        places.append(root)
+    place = next((place for place in places if place.is_dir()), None)
+    if place is None:
+        print(f"{entry.title}: not found in {root}: see Dataset/README.md\n")
+        return int(asked)
+    print(f"{entry.title}: {place}")
+    try:
+        splits = entry.find(place)
+    except UserError as error:
+        print(f"  fault: {error}\n")
+        return 1
+    rows, notes, faults = [COLUMNS], [], []
+    for split, samples in splits.items():
+        rows.append(check_split(name, split, samples, notes, faults))
+    for split, expected in (entry.counts or {}).items():
+        found = len(splits.get(split, []))
+        if found != expected:
+            advice = "unpack the whole archive" if found < expected else "take away what does not belong there"
+            notes.append(f"{split}: {found} photographs where the official set has {expected}: {advice}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *middle, last in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(middle, widths[1:-1], strict=True)]
+        print("  " + "  ".join([f"{first:<{widths[0]}}", *cells, last]))
+    lines = [f"fault: {fault}" for fault in faults] + [f"note: {note}" for note in notes]
+    print("  " + "\n  ".join(lines or ["nothing is missing"]) + "\n")
+    return len(faults)
+
+
+def check_split(name: str, split: str, samples: list[Sample], notes: list[str], faults: list[str]) -> tuple[str, ...]:
+    """Opens all files of a split; returns its row of the table and adds to `notes` and `faults`."""
+    sizes, empty = [], []
+    for sample in tqdm(samples, f"{name} {split}", unit="photo", disable=None, leave=False):
+        try:
+            photograph = read_sample(sample)
+        except UserError as error:
+            faults.append(f"{split}: {error}")
+            continue
+        sizes.append(tuple(photograph.image.shape[:0:-1]))
+        if photograph.label is not None and not photograph.label.any():
+            empty.append(sample)
+    expected = (SETS[name].counts or {}).get(split)
+    counted = f"{len(samples)} of {expected}" if expected else str(len(samples))
+    if name == "ddr":  # neither labels nor fields of view are read in pretraining
+        return split, counted, str(len(sizes)), "-", "-", "-", size_range(sizes)
+
+    bare = [sample for sample in samples if sample.label is None]
+    unframed = [sample for sample in samples if sample.fov is None]
+    if bare and split != "test":
+        faults.append(f"{split}: no label for {listed(bare)}: add it or take the photograph away")
+    elif bare and len(bare) < len(samples):
+        notes.append(f"{split}: no label for {listed(bare)}: predict.py does not score them; add it if you have it")
+    elif bare:
+        why = "today's official download has none: " if name == "drive" else ""
+        way = "predict.py writes maps but cannot score; hold out training images with --folds"
+        notes.append(f"{split}: no labels: {why}{way}")
+    if empty:
+        notes.append(f"{split}: nothing is marked in the label of {listed(empty)}: look whether that is right")
+    if unframed:
+        notes.append(f"{split}: no field of view for {listed(unframed)}: add masks to have measures inside it")
+    paired = (len(samples) - len(bare), len(empty), len(samples) - len(unframed))
+    return split, counted, str(len(sizes)), *map(str, paired), size_range(sizes)
+
+
+def listed(samples: list[Sample]) -> str:
+    """The first file by name, the others by number."""
+    more = f" and {len(samples) - 1} more" if len(samples) > 1 else ""
+    return samples[0].image.name + more
+
+
+def size_range(sizes: list[tuple[int, int]]) -> str:
+    """All sizes if they are few, else their number, the smallest and the largest area."""
+    distinct = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
+    names = [f"{width}x{height}" for width, height in distinct]
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} sizes, {names[0]} to {names[-1]}"
+
+
+if __name__ == "__main__":
+    run_script(main)

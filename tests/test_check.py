@@ -1,0 +1,130 @@
+"""Tests of Dataset/check.py: what it counts, what it calls a fault, what it passes over."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REAL, run_script
+from PIL import Image
+
+from Dataset.check import check_set, main
+from DualScaleNet.runtime import UserError
+
+
+def row(text: str, split: str) -> list[str]:
+    """The cells of a split in the printed table, without the words "of N"."""
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{split} "))
+    return [cell for cell in line.replace(" of ", "/").split() if cell]
+
+
+@pytest.fixture
+def drive(trees: Path, tmp_path: Path) -> Path:
+    """A DRIVE tree to spoil."""
+    return shutil.copytree(trees / "DRIVE", tmp_path / "DRIVE")
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Somebody's own three photographs with masks of 0 and 1, unsplit."""
+    for k in range(3):
+        for folder, array in (("images", np.zeros((40, 50, 3))), ("masks", np.eye(40, 50))):
+            path = tmp_path / "mine" / folder / f"{k}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array.astype(np.uint8)).save(path)
+    return tmp_path / "mine"
+
+
+def test_whole_trees_are_counted(trees, capsys):
+    assert check_set("drive", trees, asked=False) == 0
+    text = capsys.readouterr().out
+    assert row(text, "train") == ["train", "6/20", "6", "6", "0", "6", "150x140"]
+    assert row(text, "test") == ["test", "2/20", "2", "2", "0", "2", "150x140"]
+    assert "train: 6 photographs where the official set has 20" in text
+    assert check_set("ddr", trees, asked=False) == 0
+    text = capsys.readouterr().out
+    assert [row(text, split)[1:4] for split in ("train", "val", "test")] == [
+        ["6/383", "6", "-"], ["2/149", "2", "-"], ["4/225", "4", "-"],
+    ]  # fmt: skip
+    assert "6 sizes, " in text
+
+
+@pytest.mark.parametrize("depth", ["", "DRIVE", "DRIVE/DRIVE"])
+def test_drive_is_found_wherever_it_lies(depth, trees, tmp_path, capsys):
+    shutil.copytree(trees / "DRIVE", tmp_path / "some" / depth, dirs_exist_ok=True)
+    assert check_set("drive", tmp_path / "some", asked=True) == 0
+    assert "6 of 20" in capsys.readouterr().out
+
+
+def test_the_tree_of_the_ddr_release(trees, tmp_path, capsys):
+    for split, name in (("train", "train"), ("val", "valid"), ("test", "test")):
+        folder = tmp_path / "DDR-dataset" / "lesion_segmentation" / name
+        shutil.copytree(trees / "ddr_757" / split / "img", folder / "image")
+        shutil.copytree(trees / "ddr_757" / split / "img", folder / "label" / "EX")  # not to be counted
+    assert check_set("ddr", tmp_path, asked=False) == 0
+    text = capsys.readouterr().out
+    assert [row(text, split)[1] for split in ("train", "val", "test")] == ["6/383", "2/149", "4/225"]
+
+
+def test_test_photographs_without_labels_are_no_fault(drive, capsys):
+    shutil.rmtree(drive / "test" / "1st_manual")
+    assert check_set("drive", drive, asked=True) == 0
+    text = capsys.readouterr().out
+    assert row(text, "test")[2:6] == ["2", "0", "0", "2"]
+    assert "download has none: predict.py writes maps but cannot score" in text and "--folds" in text
+
+
+def test_a_training_photograph_without_label_is_a_fault(drive, capsys):
+    (drive / "training" / "1st_manual" / "22_manual1.gif").unlink()
+    assert check_set("drive", drive, asked=True) == 1
+    assert "fault: train: no label for 22_training.tif" in capsys.readouterr().out
+
+
+def test_damaged_files_and_masks_of_another_size_are_faults(drive, capsys):
+    image, mask = drive / "training/images/21_training.tif", drive / "training/mask/23_training_mask.gif"
+    image.write_bytes(image.read_bytes()[:5000])
+    Image.new("L", (99, 98)).save(mask)
+    (drive / "test/1st_manual/01_manual1.gif").write_bytes(b"no image")
+    assert check_set("drive", drive, asked=True) == 3
+    text = capsys.readouterr().out
+    assert row(text, "train")[2] == "4" and row(text, "test")[2] == "1"
+    assert str(image) in text and f"{mask} is 99x98" in text and "01_manual1.gif" in text
+
+
+def test_own_photographs(mine, capsys):
+    assert check_set("generic", mine, asked=True) == 0
+    text = capsys.readouterr().out
+    assert row(text, "train") == ["train", "3", "3", "3", "0", "0", "50x40"]
+    assert "no field of view for 0.png and 2 more" in text and "official" not in text
+    Image.new("L", (50, 40)).save(mine / "masks" / "1.png")
+    assert check_set("generic", mine, asked=True) == 0
+    text = capsys.readouterr().out
+    assert row(text, "train")[4] == "1" and "nothing is marked in the label of 1.png" in text
+    (mine / "images" / "2.png").unlink()
+    assert check_set("generic", mine, asked=True) == 1
+    assert "belongs to no photograph" in capsys.readouterr().out
+
+
+def test_a_set_that_is_not_there_fails_only_if_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path)])
+    main()
+    assert capsys.readouterr().out.count("see Dataset/README.md") == 2
+    for name in ("drive", "ddr", "generic"):
+        monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path), "--dataset", name])
+        with pytest.raises(UserError, match="1 fault found"):
+            main()
+
+
+def test_command_line(drive):
+    (drive / "training" / "images" / "21_training.tif").write_bytes(b"")
+    result = run_script("Dataset/check.py", "--root", "..", cwd=drive, code=1)
+    assert "21_training.tif" in result.stdout and "not found" in result.stdout
+    assert result.stderr == "check.py: error: 1 fault found\n"  # no progress bar: this is no terminal
+
+
+@pytest.mark.skipif(not (REAL / "DRIVE").is_dir(), reason="needs the real DRIVE")
+def test_real_drive_as_downloaded_today(capsys):
+    assert check_set("drive", REAL, asked=False) == 0
+    text = capsys.readouterr().out
+    assert row(text, "train") == ["train", "20/20", "20", "20", "0", "20", "565x584"]
+    assert row(text, "test") == ["test", "20/20", "20", "0", "0", "20", "565x584"]

@@ -1,0 +1,108 @@
+"""Finding, decoding and caching unlabelled photographs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from DualScaleNet.data import find_photographs, load_photographs
+from DualScaleNet.files import read_image, replacing
+from DualScaleNet.runtime import UserError
+
+
+def photograph(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)).save(path)
+    return path
+
+
+def names(found: list[Path]) -> list[str]:
+    return [path.name for path in found]
+
+
+def test_ddr_splits_are_read_together_and_labels_are_not(tmp_path):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        for i in range(count):
+            photograph(tmp_path / split / "img" / f"{split}{i}.jpg")
+    photograph(tmp_path / "train" / "label" / "train0.png")
+    photographs, counts = find_photographs([tmp_path], ["train", "test"])
+    assert names(photographs) == ["test0.jpg", "train0.jpg", "train1.jpg", "train2.jpg"]
+    assert counts == {"train": 3, "val": 2, "test": 1}
+    assert len(find_photographs([tmp_path], ["train", "val", "test"])[0]) == 6
+
+
+def test_the_release_tree_and_nested_folders(tmp_path):
+    photograph(tmp_path / "DDR-dataset" / "lesion_segmentation" / "valid" / "image" / "a.jpg")
+    photograph(tmp_path / "DDR-dataset" / "lesion_segmentation" / "train" / "image" / "b.jpg")
+    photograph(tmp_path / "more" / "deep" / "down" / "C D.JPEG")
+    photograph(tmp_path / "more" / ".hidden.jpg")
+    photograph(tmp_path / ".cache" / "x.jpg")
+    photograph(tmp_path / "DDR-dataset" / "lesion_segmentation" / "valid" / "segmentation label" / "EX" / "a.tif")
+    (tmp_path / "more" / "Thumbs.db").write_bytes(b"no image")
+    photographs, counts = find_photographs([tmp_path], ["train"])
+    assert names(photographs) == ["b.jpg", "C D.JPEG"]
+    assert counts == {"val": 1, "train": 1, "": 1}
+    several = [tmp_path / "more", tmp_path / "DDR-dataset"]
+    assert names(find_photographs(several, ["train", "val"])[0]) == ["C D.JPEG", "b.jpg", "a.jpg"]
+
+
+def test_missing_and_empty_folders_are_named(tmp_path):
+    with pytest.raises(UserError, match="nowhere is no folder"):
+        find_photographs([tmp_path / "nowhere"], ["train"])
+    photograph(tmp_path / "val" / "a.jpg")
+    with pytest.raises(UserError, match="no photographs of the splits train, test in"):
+        find_photographs([tmp_path], ["train", "test"])
+
+
+def test_decoded_once_and_again_when_the_source_changes(tmp_path):
+    paths = [photograph(tmp_path / f"{i}.png", (60, 50), i) for i in range(3)]
+    cache = tmp_path / "cache"
+    first = load_photographs(paths, 16, True, cache)
+    assert first.shape == (3, 16, 16, 3) and first.dtype == np.uint8
+    for path, row in zip(paths, first, strict=True):
+        assert np.array_equal(row, np.asarray(Image.open(path).resize((16, 16), Image.Resampling.BILINEAR)))
+    (file,) = cache.iterdir()
+    written = file.stat().st_mtime_ns
+    load_photographs(paths, 16, True, cache)
+    assert file.stat().st_mtime_ns == written and len(list(cache.iterdir())) == 1
+
+    photograph(paths[1], (60, 50), seed=9)
+    changed = load_photographs(paths, 16, True, cache)
+    assert np.array_equal(changed[[0, 2]], first[[0, 2]]) and not np.array_equal(changed[1], first[1])
+
+
+def test_plain_resizing_aliases_and_is_kept_apart(tmp_path):
+    """One-pixel stripes average to grey when antialiased, and survive as stripes when not."""
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255
+    Image.fromarray(stripes).save(tmp_path / "a.png")
+    smooth = load_photographs([tmp_path / "a.png"], 16, True, tmp_path / "cache")
+    plain = load_photographs([tmp_path / "a.png"], 16, False, tmp_path / "cache")
+    assert smooth[0, 4:-4, 4:-4].std() < 3 and abs(smooth[0, 4:-4, 4:-4].mean() - 64) < 10
+    assert abs(plain[0].mean() - 64) > 50
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_damaged_photograph_is_named_and_leaves_no_cache(tmp_path):
+    good, bad = photograph(tmp_path / "good.jpg"), photograph(tmp_path / "bad.jpg", (400, 300))
+    bad.write_bytes(bad.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"cannot read .*bad\.jpg .*replace or remove it"):
+        load_photographs([good, bad], 16, True, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_photographs_are_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (40, 20, 3)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,71 @@
+"""Several processes: gradients of two gloo processes are the mean over their halves, and torchrun trains."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from conftest import ROOT
+from torch import distributed, multiprocessing
+from torch.nn.parallel import DistributedDataParallel
+
+from DualScaleNet.loss import global_loss, local_loss
+from DualScaleNet.model import DualScaleNet
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, y and whole-image views of six photographs, always the same."""
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(2, 6, 9, 3, 32, 32, generator=g, dtype=torch.float64)
+    return x, y, torch.rand(6, 2, 3, 64, 64, generator=g, dtype=torch.float64)
+
+
+def gradients(model: DualScaleNet, network: torch.nn.Module, half: slice) -> dict[str, torch.Tensor]:
+    """Of the whole loss over half of the batch, by parameter name."""
+    model.zero_grad()
+    p, z, q, w = network(*(views[half] for views in batch()))
+    (0.5 * global_loss(q, w) + 0.5 * local_loss(p, z).total).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+
+
+def fresh_model() -> DualScaleNet:
+    torch.manual_seed(0)
+    return DualScaleNet().double()
+
+
+def process(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    model = fresh_model()
+    result = gradients(model, DistributedDataParallel(model), slice(3 * rank, 3 * rank + 3))
+    torch.save(result, f"{folder}/{rank}.pth")
+    distributed.destroy_process_group()
+
+
+def test_gradients_of_two_processes_are_the_mean_over_the_half_batches(tmp_path):
+    multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    model = fresh_model()
+    halves = [gradients(model, model, slice(0, 3)), gradients(model, model, slice(3, 6))]
+    for rank in range(2):
+        for name, gradient in torch.load(tmp_path / f"{rank}.pth").items():
+            expected = (halves[0][name] + halves[1][name]) / 2
+            assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-12), name
+
+
+def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        ROOT / "DualScaleNet" / "main.py", "--data", trees / "ddr_757", "--run-dir", tmp_path / "run",
+        "--cache", tmp_path / "cache", "--image-size", "96", "--batch-size", "4", "--epochs", "2", "--device", "cpu",
+    ]
+    result = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert result.returncode == 0, result.stderr
+    with open(tmp_path / "run" / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert result.stdout.count("10 photographs, 2 steps an epoch") == 1
+    assert torch.load(tmp_path / "run" / "encoder.pth")["epoch"] == 2

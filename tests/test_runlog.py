@@ -1,0 +1,41 @@
+"""The run log, the curves and the schedule."""
+
+import pytest
+from PIL import Image
+
+from DualScaleNet.runlog import RunLog
+from DualScaleNet.schedule import learning_rate
+
+
+def row(epoch: int, score: float | None = None) -> dict[str, float | None]:
+    return {"epoch": epoch, "loss": 1 / (epoch + 2), "score": score}
+
+
+def test_rows_behind_the_checkpoint_are_dropped_and_the_rest_kept_to_the_letter(tmp_path):
+    log = RunLog(tmp_path)
+    for epoch in (1, 2, 3):
+        log.append(row(epoch, 0.1 if epoch == 2 else None))
+    whole = (tmp_path / "log.csv").read_text()
+    (tmp_path / "log.csv").write_text(whole + "4,0.1")  # killed in the middle of a line
+    log = RunLog(tmp_path, epoch=2)
+    assert log.rows == [row(1), row(2, 0.1)]
+    log.append(row(3))
+    assert (tmp_path / "log.csv").read_text() == whole
+    assert RunLog(tmp_path).rows == [] and (tmp_path / "log.csv").read_text() == ""
+
+
+def test_curves_with_a_gap_and_without_any_value(tmp_path):
+    log = RunLog(tmp_path)
+    log.append(row(1))
+    log.append(row(2, 0.5))
+    log.draw_curves({"loss": ["loss"], "score": ["score"]})
+    assert Image.open(tmp_path / "curves.png").height > 300
+
+
+def test_schedules():
+    assert {learning_rate(0.1, step, 100) for step in range(100)} == {0.1}
+    rising = [learning_rate(0.1, step, 100, warmup=4) for step in range(5)]
+    assert rising == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1])
+    falling = [learning_rate(0.1, step, 100, "cosine", 10) for step in range(10, 100)]
+    assert falling[0] == 0.1 and falling[45] == pytest.approx(0.05) and 0 < falling[-1] < 1e-4
+    assert falling == sorted(falling, reverse=True)

@@ -1,0 +1,244 @@
+"""The three scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REAL, ROOT, pretrain, run_script
+from PIL import Image
+from sklearn.metrics import auc, f1_score, precision_recall_curve
+
+SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
+    """`train.py` at its smallest: 64-px crops."""
+    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
+    return run_script("DownStream/train.py", "--data-dir", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
+
+
+def same_tensors(a: Path, b: Path, key: str) -> bool:
+    first, second = torch.load(a)[key], torch.load(b)[key]
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="session")
+def trained(trees: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two epochs of decoder training, one of four folds held out."""
+    folder = tmp_path_factory.mktemp("segment") / "run"
+    train(trees / "DRIVE", folder, "--encoder", pretrained / "encoder.pth", "--epochs", 2, "--folds", 3)
+    return folder
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_from_another_folder_without_gpu(script, tmp_path):
+    text = run_script(script, "--help", cwd=tmp_path).stdout
+    assert "usage:" in text and text.count("\n  --") <= 26
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "script, arguments, message",
+    [
+        ("DualScaleNet/main.py", ["--epoch", "0"], "--epochs: must be at least 1, not 0"),
+        ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: below 96"),
+        ("DownStream/train.py", ["--dataset", "generic"], "--dataset generic needs --data-dir"),
+        ("DownStream/train.py", ["--folds", "3", "--fold", "3"], "--fold 3: with --folds 3 the last is 2"),
+        ("DownStream/train.py", ["--crop", "100"], "--crop 100: must be a multiple of 32"),
+        ("DownStream/predict.py", ["--threshold", "2"], "--threshold: must be above 0 and at most 1"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(script, arguments, message):
+    assert message in run_script(script, *arguments, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "script, arguments, message",
+    [
+        ("DualScaleNet/main.py", ["--data", "nowhere"], "nowhere is no folder"),
+        ("DualScaleNet/main.py", ["--device", "cuda:7"], "--device cuda:7: not available here"),
+        ("DownStream/train.py", ["--data-dir", "nowhere"], "no DRIVE in nowhere: expected training/images"),
+        ("DownStream/predict.py", ["--checkpoint", "nowhere.pth"], "no such file: nowhere.pth"),
+    ],
+)
+def test_what_is_missing_is_named_in_one_line(script, arguments, message):
+    stderr = run_script(script, *arguments, code=1).stderr
+    assert message in stderr and stderr.count("\n") == 1
+
+
+def test_pretraining_leaves_all_that_a_run_folder_holds(pretrained):
+    log = rows(pretrained / "log.csv")
+    assert [row["epoch"] for row in log] == ["1", "2"]
+    for row in log:
+        value = {name: float(text) for name, text in row.items()}
+        assert value["loss"] == pytest.approx(0.5 * value["global"] + 0.5 * value["local"], abs=1e-5)
+        assert value["local"] == pytest.approx(0.8 * value["positive"] + 0.2 * value["negative"], abs=1e-4)
+        assert value["lr"] == 1e-3 and value["images_per_second"] > 0
+        assert 0 <= value["global_projection_std"] <= 1.01 and 1 <= value["local_prediction_rank"] <= 128
+    assert Image.open(pretrained / "curves.png").width > 1000
+    options = json.loads((pretrained / "args.json").read_text())["options"]
+    assert options["epochs"] == 2 and options["recipe"] == "paper"
+    content = torch.load(pretrained / "encoder.pth")
+    assert (content["arch"], content["epoch"], content["images"]) == ("bottleneck18", 2, 10)  # train and test
+    assert (pretrained / "last.pth").exists()
+
+
+def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
+    data = trees / "ddr_757"
+    pretrain(data, tmp_path / "run", "--epochs", 1)
+    assert "left out by --splits: 2 photographs of val" in pretrain(data, tmp_path / "run", "--epochs", 2).stdout
+    assert same_tensors(tmp_path / "run" / "encoder.pth", pretrained / "encoder.pth", "state")
+    assert same_tensors(tmp_path / "run" / "last.pth", pretrained / "last.pth", "model")
+    measured = [name for name in rows(pretrained / "log.csv")[0] if name != "images_per_second"]
+    for ours, theirs in zip(rows(tmp_path / "run" / "log.csv"), rows(pretrained / "log.csv"), strict=True):
+        assert [ours[name] for name in measured] == [theirs[name] for name in measured]
+
+    assert "already at epoch 2" in pretrain(data, tmp_path / "run", "--epochs", 2).stdout
+    refused = pretrain(data, tmp_path / "run", "--epochs", 3, "--lr", 0.1, "--recipe", "release", code=1).stderr
+    assert "--recipe was paper, now release; --lr was 0.001, now 0.1" in refused and "--resume never" in refused
+
+
+def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
+    options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
+    more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
+    pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, "--snapshot-every", 1, *options, *more)
+    content = torch.load(tmp_path / "run" / "encoder-0001.pth")
+    assert (content["arch"], content["recipe"], content["images"]) == ("resnet18", "release", 8)
+    log = rows(tmp_path / "run" / "log.csv")
+    assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
+
+
+def test_too_few_photographs(trees, tmp_path):
+    stderr = pretrain(trees / "ddr_757", tmp_path / "run", "--batch-size", 64, code=1).stderr
+    assert "10 photographs are fewer than --batch-size 64" in stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_leaves_all_that_a_run_folder_holds(trained):
+    log = rows(trained / "log.csv")
+    assert [row["epoch"] for row in log] == ["1", "2"] and all(0 <= float(row["val_pr_auc"]) <= 1 for row in log)
+    split = json.loads((trained / "split.json").read_text())
+    assert [len(split[name]) for name in ("train", "val", "test")] == [3, 1, 2]
+    assert len({key for members in split.values() for key in members}) == 6
+    for name in ("best.pth", "last.pth"):
+        checkpoint = torch.load(trained / name)
+        assert checkpoint["split"] == split and checkpoint["bn_stats"] == "reestimate"
+    assert Image.open(trained / "curves.png").width > 500
+
+
+def test_training_goes_on_bit_for_bit(trees, pretrained, trained, tmp_path):
+    common = ("--encoder", pretrained / "encoder.pth", "--folds", 3)
+    train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 1)
+    output = train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 2).stdout
+    assert "the encoder is as it was: 168 tensors compared" in output
+    assert same_tensors(tmp_path / "run" / "last.pth", trained / "last.pth", "model")
+    refused = train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 3, "--fold", 1, code=1).stderr
+    assert "--fold was 0, now 1" in refused
+
+
+def test_prediction_can_be_recomputed_from_its_files(trees, trained):
+    """Every map at native size, and the figures of the table from the saved 16-bit maps with scikit-learn."""
+    output = run_script("DownStream/predict.py", "--checkpoint", trained / "best.pth").stdout
+    out = trained / "predictions-test"
+    measured = json.loads((out / "scores.json").read_text())
+    ids = [key.split("/")[1] for key in json.loads((trained / "split.json").read_text())["test"]]
+    folder = trees / "DRIVE" / "training"
+
+    levels, labels, inside = [], [], []
+    for name in ids:
+        probability = np.asarray(Image.open(out / "probability" / f"{name}.png"))
+        mask = np.asarray(Image.open(out / "mask" / f"{name}.png"))
+        label = np.asarray(Image.open(folder / "1st_manual" / f"{name.split('_')[0]}_manual1.gif").convert("L")) > 0
+        assert probability.dtype == np.uint16 and probability.shape == mask.shape == label.shape == (140, 150)
+        assert np.array_equal(mask > 0, probability >= 32768) and set(np.unique(mask)) <= {0, 255}
+        assert Image.open(out / "overlay" / f"{name}.png").size == (150, 140)
+        levels.append(probability.ravel()), labels.append(label.ravel())
+        inside.append(np.asarray(Image.open(folder / "mask" / f"{name}_mask.gif").convert("L")).ravel() > 0)
+    levels, labels, inside = map(np.concatenate, (levels, labels, inside))
+    for region, chosen in (("whole", np.ones_like(inside)), ("fov", inside)):
+        pooled = measured["measures"][region]["pooled"]
+        precision, recall, _ = precision_recall_curve(labels[chosen], levels[chosen])
+        assert pooled["f1"] == pytest.approx(f1_score(labels[chosen], levels[chosen] >= 32768), abs=1e-9)
+        assert pooled["pr_auc"] == pytest.approx(auc(recall, precision), abs=1e-9)
+        assert f"{pooled['f1']:.4f}" in output and f"{pooled['pr_auc']:.4f}" in output
+    assert len(rows(out / "per_image.csv")) == 2 * len(ids)
+
+
+def test_a_threshold_is_chosen_on_validation_images_only_and_named(trained, tmp_path):
+    output = run_script(
+        "DownStream/predict.py", "--checkpoint", trained / "best.pth", "--threshold", "val", "--out", tmp_path
+    ).stdout
+    measured = json.loads((tmp_path / "scores.json").read_text())
+    assert measured["threshold_from"] == "val" and 0 < measured["threshold"] <= 1
+    assert f"threshold {measured['threshold']:.4f}, chosen on val" in output
+
+
+def test_photographs_without_labels(trained, tmp_path):
+    """A stranger's folder, from another working folder: nested, odd names, other sizes, one grey."""
+    for path, mode, size in (("mine/Eye 1.JPG", "RGB", (97, 61)), ("mine/left/ü.png", "L", (40, 200))):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, size, 128).save(tmp_path / path)
+    (tmp_path / "mine" / "Thumbs.db").touch()
+    output = run_script(
+        "DownStream/predict.py", "--checkpoint", trained / "last.pth", "--images", "mine", "--out", "out", cwd=tmp_path
+    ).stdout
+    assert "2 maps, masks and overlays" in output and "nothing to score" in output
+    assert Image.open(tmp_path / "out" / "probability" / "Eye 1.png").size == (97, 61)
+    assert Image.open(tmp_path / "out" / "overlay" / "left" / "ü.png").size == (40, 200)
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        for folder, array in (
+            ("images", rng.integers(0, 256, (70, 80, 3), np.uint8)), ("masks", rng.integers(0, 2, (70, 80), np.uint8)),
+        ):
+            (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / "mine" / folder / f"{i}.png")
+    run_script(
+        "DownStream/train.py", "--dataset", "generic", "--data-dir", "mine", "--encoder", "random", "--finetune",
+        "--epochs", 1, "--val-fraction", 0, "--run-dir", "run", cwd=tmp_path,
+    )  # fmt: skip
+    assert not (tmp_path / "run" / "best.pth").exists()  # nothing to choose it by: the last epoch counts
+    predict = ("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth")
+    assert "split test is empty: choose --split train" in run_script(*predict, code=1).stderr
+    output = run_script(*predict, "--split", "train").stdout
+    assert "pr_auc" in output and "field of view" not in output
+
+
+def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens: offline
+    options = ("--encoder", "imagenet", "--arch", "resnet18")
+    stderr = train(trees / "DRIVE", tmp_path / "run", *options, code=1).stderr
+    assert str(tmp_path / "hub" / "checkpoints" / "resnet18-") in stderr and "https://" in stderr
+    stderr = train(trees / "DRIVE", tmp_path / "run", "--encoder", "imagenet", code=1).stderr
+    assert "no ImageNet weights for --arch bottleneck18" in stderr
+
+
+@pytest.mark.skipif(not (REAL / "DRIVE").is_dir(), reason="no real photographs in ../shared/data")
+def test_real_drive_test_photographs_without_labels(pretrained, tmp_path):
+    options = ("--encoder", pretrained / "encoder.pth", "--epochs", 1, "--label-fraction", 0.1, "--val-fraction", 0)
+    train(REAL / "DRIVE", tmp_path / "run", *options)
+    output = run_script("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth").stdout
+    assert "there are no labels, hence nothing to score" in output
+    maps = sorted((tmp_path / "run" / "predictions-test" / "probability").iterdir())
+    assert len(maps) == 20 and Image.open(maps[0]).size == (565, 584)
+
+
+def test_readme_names_every_option_once():
+    readme = (ROOT / "README.md").read_text()
+    for script in SCRIPTS:
+        source = (ROOT / script).read_text()
+        options = {part.split('"')[0] for part in source.split('"--')[1:]} - {"{name}-weight"}
+        for option in options:
+            assert f"`--{option}" in readme, f"{script} --{option}"

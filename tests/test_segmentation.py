@@ -1,0 +1,268 @@
+"""The decoder, the frozen encoder, augmentation, splits, labels: everything of DownStream below its scripts."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REAL
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from DownStream.catalogue import Sample, find_drive, find_generic
+from DownStream.data import Photograph, make_split, read_labelled, read_mask, read_sample
+from DownStream.inference import network_input, predict_probability, reestimate_batch_norm
+from DownStream.model import Decoder, Segmenter, resize
+from DownStream.report import FALSE, MISSED, TRUE, overlay
+from DownStream.train import check_frozen
+from DownStream.transforms import augment, training_pair
+from DualScaleNet.checkpoint import save_encoder
+from DualScaleNet.encoder import ARCHITECTURES, Encoder
+from DualScaleNet.runtime import UserError
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def photograph(height: int = 50, width: int = 70, seed: int = 0) -> Photograph:
+    image = torch.randint(0, 256, (3, height, width), generator=generator(seed), dtype=torch.uint8)
+    return Photograph("a", image, image[0] > 127, None)
+
+
+# --- network
+
+
+def test_parameter_count():
+    assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
+
+
+@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+def test_logits_are_as_large_as_the_image(arch):
+    model = Segmenter(Encoder(arch), classes=2).eval()
+    for height, width in ((64, 96), (33, 70), (129, 97)):
+        assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
+
+
+def test_the_last_convolution_commutes_with_the_resize():
+    """What the decoder does first, cheaply, equals resizing 64 channels and then classifying."""
+    torch.manual_seed(0)
+    decoder = Decoder((64, 64, 128, 256, 512)).double().eval()
+    maps = [torch.rand(1, c, 64 >> k, 64 >> k).double() for k, c in enumerate((64, 64, 128, 256, 512))]
+    ours = resize(decoder(maps), (128, 128))
+    classifier, decoder.classifier = decoder.classifier, nn.Identity()
+    assert torch.allclose(ours, classifier(resize(decoder(maps), (128, 128))), rtol=0, atol=1e-12)
+
+
+def test_a_frozen_encoder_has_no_graph_and_keeps_every_bit():
+    model = Segmenter(Encoder()).train()
+    before = copy.deepcopy(model.encoder.state_dict())
+    assert not any(module.training for module in model.encoder.modules()) and model.decoder.training
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    F.mse_loss(model(torch.rand(2, 3, 64, 64)), torch.rand(2, 1, 64, 64)).backward()
+    assert all(p.grad is None for p in model.encoder.parameters())
+    assert all(p.grad is not None for p in model.decoder.parameters())
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.encoder.state_dict().items())
+
+
+def test_finetuning_trains_the_encoder():
+    model = Segmenter(Encoder(), frozen=False).train()
+    assert model.encoder.bn1.training
+    model(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_the_frozen_check_sees_a_single_bit(tmp_path):
+    encoder = Encoder()
+    save_encoder(tmp_path / "encoder.pth", encoder, "paper", 1, 1)
+    frozen = copy.deepcopy(encoder.state_dict())
+    check_frozen(encoder, frozen, str(tmp_path / "encoder.pth"))
+    with torch.no_grad():
+        encoder.layer2[0].conv1.weight[0, 0, 0, 0] += 1e-6
+    with pytest.raises(RuntimeError, match=r"changed: layer2\.0\.conv1\.weight"):
+        check_frozen(encoder, frozen, "random")
+    # Changed before the comparison state was taken: the file it came from tells.
+    with pytest.raises(RuntimeError, match=r"changed: layer2\.0\.conv1\.weight"):
+        check_frozen(encoder, encoder.state_dict(), str(tmp_path / "encoder.pth"))
+
+
+def test_reestimated_statistics_are_the_average_over_whole_photographs():
+    torch.manual_seed(0)
+    encoder = Encoder()
+    encoder.bn1.running_mean.fill_(5)
+    images = [photograph(seed=k).image for k in range(4)]
+    stems = [encoder.conv1(network_input(image, 96, torch.device("cpu"))) for image in images]
+    reestimate_batch_norm(encoder, images, 96)
+    mean = torch.stack([stem.mean((0, 2, 3)) for stem in stems]).mean(0)
+    variance = torch.stack([stem.var((0, 2, 3)) for stem in stems]).mean(0)
+    assert torch.allclose(encoder.bn1.running_mean, mean, atol=1e-5)
+    assert torch.allclose(encoder.bn1.running_var, variance, rtol=1e-4)
+    assert encoder.bn1.momentum == 0.1 and not encoder.training
+
+
+# --- prediction
+
+
+def test_maps_have_the_photographs_own_size():
+    model = Segmenter(Encoder())
+    for height, width in ((20, 31), (64, 64), (70, 97)):
+        probability = predict_probability(model, photograph(height, width).image, 64)
+        assert probability.shape == (1, height, width)
+        assert probability.min() >= 0 and probability.max() <= 1
+
+
+def test_padding_is_zero_to_the_right_and_below_and_large_sides_reach_a_multiple_of_32():
+    image = photograph(50, 70).image
+    padded = network_input(image, 64, torch.device("cpu"))
+    assert padded.shape == (1, 3, 64, 96)
+    assert torch.equal(padded[0, :, :50, :70], image / 255)
+    assert padded[..., 50:, :].abs().max() == 0 and padded[..., 70:].abs().max() == 0
+
+
+def test_overlay_colours():
+    mask, label = np.array([[True, True, False, False]]), np.array([[True, False, True, False]])
+    painted = overlay(np.full((1, 4, 3), 100, np.uint8), mask, label)
+    assert painted[0].tolist() == [list(TRUE), list(FALSE), list(MISSED), [70, 70, 70]]
+    assert overlay(np.zeros((1, 4, 3), np.uint8), mask, None)[0, 1].tolist() == list(TRUE)
+
+
+# --- augmentation
+
+
+def test_image_and_label_move_together():
+    """A smooth blob as both image and label stays aligned under every draw."""
+    y, x = np.mgrid[:96, :96]
+    blob = torch.from_numpy(np.exp(-((x - 30) ** 2 + (y - 60) ** 2) / 200)).float()
+    image, label = blob.expand(3, 96, 96), (blob > 0.5).float()[None]
+    moved = set()
+    for seed in range(40):
+        a, b = augment(image, label, generator(seed))
+        assert ((a[:1] > 0.5).float() - b).abs().mean() < 0.005
+        assert set(b.unique().tolist()) <= {0.0, 1.0} and a.min() >= 0 and a.max() <= 1
+        moved.add(tuple(b[0].nonzero().float().mean(0).round().tolist()))
+    assert len(moved) > 15
+
+
+def test_augmentation_probabilities():
+    """Rotation with p 0.5, each flip with p 0.25, on a picture with no symmetry; 2000 draws."""
+    image = torch.rand(3, 9, 9, generator=generator())
+    label = (image[:1] > 0.5).float()
+    draws = [augment(image, label, generator(seed))[1] for seed in range(2000)]
+    def near(expected: float) -> object:
+        return pytest.approx(expected, abs=0.035)
+    share = {axes: np.mean([torch.equal(d, label.flip(axes)) for d in draws]) for axes in [(), (-1,), (-2,), (-1, -2)]}
+    assert share[()] == near(0.5 * 0.75 * 0.75)
+    assert share[(-1,)] == near(0.5 * 0.25 * 0.75) and share[(-2,)] == near(0.5 * 0.25 * 0.75)
+    assert share[(-1, -2)] == near(0.5 * 0.25 * 0.25)
+
+
+def test_whole_photographs_are_padded_and_crops_are_cut():
+    sample = photograph(50, 70)
+    image, label = training_pair(sample, 96, None, generator(2))
+    assert image.shape == (3, 96, 96) and label.shape == (1, 96, 96)
+    for seed in range(20):
+        image, label = training_pair(sample, 96, 64, generator(seed))
+        assert image.shape == (3, 64, 64) and label.shape == (1, 64, 64)
+        assert image[:, 50:].abs().max() == 0  # the photograph is lower than the crop
+
+
+# --- data sets
+
+
+def test_drive_tree_at_any_depth(trees):
+    for root in (trees / "DRIVE", trees):
+        found = find_drive(root)
+        assert [s.id for s in found["train"]] == [f"{n}_training" for n in range(21, 27)]
+        assert all(s.label and s.fov for s in found["train"] + found["test"])
+    with pytest.raises(UserError, match="no DRIVE in .* expected training/images"):
+        find_drive(trees / "ddr_757")
+
+
+def test_generic_layout(tmp_path):
+    def picture(path: str, mode: str = "RGB") -> None:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new(mode, (8, 6)).save(tmp_path / path)
+
+    picture("images/Eye 1.JPG"), picture("images/b.png"), picture("masks/Eye 1.png", "L"), picture("fov/b.gif", "L")
+    (tmp_path / "images" / "Thumbs.db").touch()
+    first, second = find_generic(tmp_path)["train"]
+    assert (first.id, first.label.name, first.fov) == ("Eye 1", "Eye 1.png", None)
+    assert (second.id, second.label, second.fov.name) == ("b", None, "b.gif")
+    picture("masks/lonely.png", "L")
+    with pytest.raises(UserError, match=r"lonely\.png belongs to no photograph"):
+        find_generic(tmp_path)
+    (tmp_path / "masks" / "lonely.png").unlink()
+    picture("images/b.tif")
+    with pytest.raises(UserError, match="same stem"):
+        find_generic(tmp_path)
+    for split in ("train", "val", "test"):
+        picture(f"split/{split}/images/1.png"), picture(f"split/{split}/masks/1.png", "L")
+    found = find_generic(tmp_path / "split")
+    assert {name: [s.key for s in members] for name, members in found.items()} == {
+        "train": ["train/1"], "val": ["val/1"], "test": ["test/1"],
+    }
+    with pytest.raises(UserError, match=r"expected images/\* and masks"):
+        find_generic(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("high", [1, 255])
+def test_masks_of_either_range(tmp_path, high):
+    values = np.array([[0, high], [high, 0]], np.uint8)
+    Image.fromarray(values).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png"), values > 0)
+    Image.fromarray(values * 0).save(tmp_path / "m.png")
+    assert not read_mask(tmp_path / "m.png").any()
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    Image.new("L", (6, 8)).save(tmp_path / "m.png")
+    with pytest.raises(UserError, match=r"m\.png is 6x8, its photograph a\.png 8x6"):
+        read_sample(Sample("a", tmp_path / "a.png", tmp_path / "m.png"))
+    with pytest.raises(UserError, match=r"a\.png has no label"):
+        read_labelled([Sample("a", tmp_path / "a.png")])
+
+
+def test_splits_by_image():
+    found = {"train": [Sample(str(i), Path(), split="train") for i in range(20)], "test": [Sample("t", Path())]}
+
+    def split(val: float = 0.2, fraction: float = 1.0, folds: int | None = None, fold: int = 0, seed: int = 0) -> dict:
+        return {k: [s.id for s in v] for k, v in make_split(found, val, fraction, folds, fold, seed).items()}
+
+    whole = split()
+    assert [len(whole[name]) for name in ("train", "val", "test")] == [16, 4, 1]
+    assert whole == split() and whole != split(seed=1)
+    assert set(whole["train"]).isdisjoint(whole["val"])
+    quarter, half = split(fraction=0.25), split(fraction=0.5)
+    assert len(quarter["train"]) == 4 and set(quarter["train"]) < set(half["train"]) < set(whole["train"])
+    assert quarter["val"] == whole["val"]
+    assert split(val=0)["val"] == [] and len(split(val=0)["train"]) == 20
+
+    held_out = [split(folds=4, fold=k) for k in range(4)]
+    assert sorted(i for s in held_out for i in s["test"]) == sorted(str(i) for i in range(20))
+    for s in held_out:
+        assert len(s["test"]) == 5 and not set(s["test"]) & (set(s["train"]) | set(s["val"]))
+    with pytest.raises(UserError, match="--folds 21"):
+        split(folds=21)
+    with pytest.raises(UserError, match="lower --val-fraction"):
+        split(val=0.99)
+
+
+def test_a_validation_list_of_ones_own_is_taken_as_it_is():
+    found = {"train": [Sample(str(i), Path()) for i in range(4)], "val": [Sample("v", Path())]}
+    split = make_split(found, 0.5, 1.0, None, 0, 0)
+    assert [s.id for s in split["val"]] == ["v"] and len(split["train"]) == 4
+
+
+@pytest.mark.skipif(not (REAL / "DRIVE").is_dir(), reason="no real photographs in ../shared/data")
+def test_real_drive():
+    found = find_drive(REAL / "DRIVE")
+    assert len(found["train"]) == len(found["test"]) == 20
+    assert all(s.label and s.fov for s in found["train"]) and all(s.fov and not s.label for s in found["test"])
+    sample = read_sample(found["train"][0])
+    assert sample.image.shape == (3, 584, 565)
+    assert 0.05 < sample.label.float().mean() < 0.15 and 0.6 < sample.fov.float().mean() < 0.75
+    assert (sample.label & ~sample.fov).float().mean() < 0.001
