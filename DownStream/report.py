@@ -83,7 +83,7 @@ class Evaluation:
         undefined = measures["whole"]["per_image"]["f1"]["undefined"]
         if undefined:
             lines.append(f"{undefined} images have no positive pixel, hence no F1: left out of the means")
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -161,21 +161,24 @@ def main() -> None:
         reestimate_batch_norm(model.encoder, [photograph.image for photograph in photographs["train"]], size)
     frozen = {name: value.clone() for name, value in model.encoder.state_dict().items()}
 
+    best_path = args.run_dir / "best.pth"
+    if not checkpoint:
+        best_path.unlink(missing_ok=True)  # of a run that this one replaces
     write_options(args.run_dir, plain_options(args))
     write_json(args.run_dir / "split.json", split)
     log = RunLog(args.run_dir, done)
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
     print(f"{CATALOGUE[args.dataset].title}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
 
-    def save(name: str, epoch: int, **more: object) -> None:
+    def save(path: Path, epoch: int, **more: object) -> None:
         content = {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "size": size, "split": split, "epoch": epoch,
             "best_val_f1": best, "options": plain_options(args),
         }
-        save_checkpoint(args.run_dir / name, "segmentation", {**content, **more})
+        save_checkpoint(path, "segmentation", {**content, **more})
 
-    saved = time.monotonic()
+    saved = -math.inf
     steps = math.ceil(len(photographs["train"]) / args.batch_size)
     bar = tqdm(range(done, args.epochs), initial=done, total=args.epochs, unit="epoch", disable=None)
     for epoch in bar:
@@ -186,11 +189,11 @@ def main() -> None:
             row |= validate(model, photographs["val"], size)
             if row["val_f1"] > best:
                 best = row["val_f1"]
-                save("best.pth", epoch + 1)
+                save(best_path, epoch + 1)
         log.append(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", best_val_f1=f"{best:.4f}" if best > 0 else "-")
         if last or time.monotonic() - saved > 60 * args.save_minutes:
-            save("last.pth", epoch + 1, optimizer=optimizer.state_dict())
+            save(args.run_dir / "last.pth", epoch + 1, optimizer=optimizer.state_dict())
             log.draw_curves(PANELS)
             saved = time.monotonic()
 
@@ -198,8 +201,8 @@ def main() -> None:
         check_frozen(model.encoder, frozen, args.encoder)
     if photographs["val"]:
         print(f"F1 on validation images: best {best:.4f} (best.pth), last {row['val_f1']:.4f} (last.pth)")
-    name = "best.pth" if photographs["val"] else "last.pth"
-    print(f"score it: python DownStream/predict.py --checkpoint {args.run_dir / name}")
+    result = best_path if best_path.exists() else args.run_dir / "last.pth"
+    print(f"score it: python DownStream/predict.py --checkpoint {result}")
 
 
 def initial_encoder(args: argparse.Namespace) -> Encoder:

@@ -164,7 +164,7 @@ def main() -> None:
         log = RunLog(args.run_dir, done)
         print(f"{len(photographs)} photographs, {steps} steps an epoch, {args.arch} on {device} -> {args.run_dir}")
     warned: set[str] = set()
-    saved = 0.0
+    saved = -math.inf
     total = args.epochs * steps * args.batch_size
     bar = tqdm(total=total, initial=total // args.epochs * done, unit="photo", disable=None if rank == 0 else True)
     for epoch in range(done, args.epochs):

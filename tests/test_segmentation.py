@@ -177,7 +177,7 @@ def test_drive_tree_at_any_depth(trees):
         found = find_drive(root)
         assert [s.id for s in found["train"]] == [f"{n}_training" for n in range(21, 27)]
         assert all(s.label and s.fov for s in found["train"] + found["test"])
-    with pytest.raises(UserError, match="no DRIVE in .* expected training/images"):
+    with pytest.raises(UserError, match=r"no DRIVE in .*: expected training/images"):
         find_drive(trees / "ddr_757")
 
 
