@@ -16,17 +16,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from DownStream.catalogue import CATALOGUE, Catalogued, Sample
 from DownStream.data import read_sample
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample, SegmentationSet
 from DualScaleNet.data import find_photographs, split_of
 from DualScaleNet.options import HelpFormatter
 from DualScaleNet.runtime import ROOT, UserError, run_script
 
 HERE = ROOT / "Dataset"
-COLUMNS = ("split", "photographs", "readable", "label", "empty label", "field of view", "size")
+COLUMNS = ("split", "photographs", "readable", "labels", "field of view", "size")
 
 
-def find_ddr(root: Path) -> dict[str, list[Sample]]:
+def find_ddr(root: Path, _: list[str]) -> dict[str, list[Sample]]:
     """The photographs that pretraining finds, by split; "no split" for those in no folder of that name."""
     splits = {split: [] for split in ("train", "val", "test", "no split")}
     for path in find_photographs([root], ["train", "val", "test"])[0]:
@@ -35,7 +36,10 @@ def find_ddr(root: Path) -> dict[str, list[Sample]]:
     return {split: samples for split, samples in splits.items() if samples}
 
 
-DDR = Catalogued("DDR, pretraining", find_ddr, folder="ddr_757", counts={"train": 383, "val": 149, "test": 225})
+DDR = SegmentationSet(
+    "DDR (pretraining, no label is read)", find_ddr, targets=(), default=(), folder="ddr_757",
+    counts={"train": 383, "val": 149, "test": 225},
+)
 SETS = {"ddr": DDR, **CATALOGUE}
 # Where a set lies under the root, beside its own folder: the tree of DDR's release, whole or only the part in use.
 OTHER_FOLDERS = {"ddr": ("DDR-dataset/lesion_segmentation", "DDR-dataset")}
@@ -51,6 +55,9 @@ def parse_args() -> argparse.Namespace:
         "--dataset", nargs="+", choices=list(SETS),
         help="sets that must be there (default: look for all that have a folder name of their own)",
     )
+    parser.add_argument(
+        "--target", nargs="+", metavar="NAME", help="labels that must be there (default: look for all of the set's)"
+    )
     return parser.parse_args()
 
 
@@ -59,12 +66,12 @@ def main() -> None:
     if not args.root.is_dir():
         raise UserError(f"--root {args.root} is no folder")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
-    faults = sum(check_set(name, args.root, bool(args.dataset)) for name in wanted)
+    faults = sum(check_set(name, args.root, bool(args.dataset), args.target) for name in wanted)
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
 
 
-def check_set(name: str, root: Path, asked: bool) -> int:
+def check_set(name: str, root: Path, asked: bool, required: list[str] | None = None) -> int:
     """Prints what there is of one set; returns the number of faults."""
     entry = SETS[name]
     places = [root / folder for folder in (entry.folder, *OTHER_FOLDERS.get(name, ())) if folder]
@@ -75,14 +82,16 @@ def check_set(name: str, root: Path, asked: bool) -> int:
         print(f"{entry.title}: not found in {root}: see Dataset/README.md\n")
         return int(asked)
     print(f"{entry.title}: {place}")
+    targets = required or main_targets(entry)
+    enough = len(targets) if required else min(1, len(targets))  # a prepared tree has one target only
     try:
-        splits = entry.find(place)
+        splits = entry.find(place, targets)
     except UserError as error:
         print(f"  fault: {error}\n")
         return 1
     rows, notes, faults = [COLUMNS], [], []
     for split, samples in splits.items():
-        rows.append(check_split(name, split, samples, notes, faults))
+        rows.append(check_split(name, split, samples, targets, enough, notes, faults))
     for split, expected in (entry.counts or {}).items():
         found = len(splits.get(split, []))
         if found != expected:
@@ -97,9 +106,21 @@ def check_set(name: str, root: Path, asked: bool) -> int:
     return len(faults)
 
 
-def check_split(name: str, split: str, samples: list[Sample], notes: list[str], faults: list[str]) -> tuple[str, ...]:
-    """Opens all files of a split; returns its row of the table and adds to `notes` and `faults`."""
-    sizes, empty = [], []
+def check_split(
+    name: str,
+    split: str,
+    samples: list[Sample],
+    targets: list[str],
+    enough: int,
+    notes: list[str],
+    faults: list[str],
+) -> tuple[str, ...]:
+    """Opens all files of a split; returns its row of the table and adds to `notes` and `faults`.
+
+    A photograph with labels of fewer than `enough` targets is unlabelled.
+    """
+    sizes, blank = [], []
+    marked = dict.fromkeys(targets, 0)
     for sample in tqdm(samples, f"{name} {split}", unit="photo", disable=None, leave=False):
         try:
             photograph = read_sample(sample)
@@ -107,15 +128,17 @@ def check_split(name: str, split: str, samples: list[Sample], notes: list[str], 
             faults.append(f"{split}: {error}")
             continue
         sizes.append(tuple(photograph.image.shape[:0:-1]))
-        if photograph.label is not None and not photograph.label.any():
-            empty.append(sample)
+        for target, label in photograph.labels.items():
+            marked[target] += bool(label.any())
+            if sample.labels[target].path and not label.any():
+                blank.append(sample)
     expected = (SETS[name].counts or {}).get(split)
     counted = f"{len(samples)} of {expected}" if expected else str(len(samples))
-    if name == "ddr":  # neither labels nor fields of view are read in pretraining
-        return split, counted, str(len(sizes)), "-", "-", "-", size_range(sizes)
+    if not targets:
+        return split, counted, str(len(sizes)), "-", "-", size_range(sizes)
 
-    bare = [sample for sample in samples if sample.label is None]
-    unframed = [sample for sample in samples if sample.fov is None]
+    bare = [sample for sample in samples if len(sample.labels) < enough]
+    framed = sum(sample.fov is not None for sample in samples)
     if bare and split != "test":
         faults.append(f"{split}: no label for {listed(bare)}: add it or take the photograph away")
     elif bare and len(bare) < len(samples):
@@ -124,12 +147,19 @@ def check_split(name: str, split: str, samples: list[Sample], notes: list[str], 
         why = "today's official download has none: " if name == "drive" else ""
         way = "predict.py writes maps but cannot score; hold out training images with --folds"
         notes.append(f"{split}: no labels: {why}{way}")
-    if empty:
-        notes.append(f"{split}: nothing is marked in the label of {listed(empty)}: look whether that is right")
-    if unframed:
-        notes.append(f"{split}: no field of view for {listed(unframed)}: add masks to have measures inside it")
-    paired = (len(samples) - len(bare), len(empty), len(samples) - len(unframed))
-    return split, counted, str(len(sizes)), *map(str, paired), size_range(sizes)
+    if blank:
+        notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: look whether that is right")
+    labels = []
+    for target in targets:
+        labelled = sum(target in sample.labels for sample in samples)
+        empty = labelled - marked[target]
+        labels.append(f"{target} {labelled}" + (f" ({empty} empty)" if empty else ""))
+    return split, counted, str(len(sizes)), ", ".join(labels), str(framed) if framed else "estimated", size_range(sizes)
+
+
+def main_targets(entry: SegmentationSet) -> list[str]:
+    """A set's targets without other annotators and levels of agreement; its default where any name will do."""
+    return [target for target in entry.targets if ":" not in target] or list(entry.default)
 
 
 def listed(samples: list[Sample]) -> str:

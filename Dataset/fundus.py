@@ -6,7 +6,7 @@ Geometry is in units of the field of view's diameter, origin at its centre, y do
 
 import heapq
 from collections import namedtuple
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +16,7 @@ LESIONS = ("MA", "HE", "EX", "SE")  # microaneurysms, haemorrhages, hard and sof
 # Number at the most, radii, stretch of the lesions that lie anywhere.
 SPOTS = (("MA", 30, 0.002, 0.004, 1), ("HE", 12, 0.004, 0.014, 1.7), ("SE", 4, 0.01, 0.022, 1.5))
 STEP = 0.005  # length of a piece of centre line
+SMALLEST = 0.9  # radius in pixels of a lesion that was asked for: it must show in the label
 THINNEST = 1 / 380  # width of the finest vessel
 BLOOD = np.array([0.42, 1.0, 0.62], np.float32)  # absorption in R, G, B: blood is seen best in green
 
@@ -29,7 +30,7 @@ class Fundus:
     vessels: np.ndarray
     disc: np.ndarray
     cup: np.ndarray
-    lesions: dict[str, np.ndarray]  # keys LESIONS; all empty in a healthy eye
+    lesions: dict[str, np.ndarray]  # keys LESIONS; empty where the eye has none of the kind
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,16 @@ class _Eye:
         return np.hypot((across - x) / rx, (down - y) / ry).astype(np.float32)
 
 
-def draw_fundus(rng: np.random.Generator, width: int, height: int) -> Fundus:
-    """Draws one eye, at least 32 pixels a side; all structures scale with the field of view."""
+def draw_fundus(rng: np.random.Generator, width: int, height: int, kinds: Collection[str] | None = None) -> Fundus:
+    """Draws one eye, at least 32 pixels a side; all structures scale with the field of view.
+
+    `kinds` are the LESIONS that its labels then have, these and no others; by default half of the eyes are healthy.
+    """
     eye = _place(rng, width, height)
     rows = np.abs(np.arange(height) - (height - 1) / 2)[:, None] <= eye.cut * eye.diameter
     fov = (eye.distance(np.zeros(2), 0.5) <= 1) & rows
     density, vessels = _paint_vessels(eye, *_grow_vessels(rng, eye))
-    lesions = _draw_lesions(rng, eye)
+    lesions = _draw_lesions(rng, eye, fov, kinds)
     retina = _draw_retina(rng, eye)
     density += cv2.GaussianBlur(0.3 * lesions["MA"] + 0.4 * lesions["HE"], (0, 0), 0.0022 * eye.diameter)
     retina *= np.exp(-density[..., None] * BLOOD)
@@ -89,9 +93,31 @@ def second_observer(rng: np.random.Generator, vessels: np.ndarray) -> np.ndarray
     count, twigs = cv2.connectedComponents(mask & (1 - wide), connectivity=8)
     missed = rng.random(count) < 0.35
     mask[missed[twigs] & (twigs > 0)] = 0
+    return _signed_distance(mask) + _drift(rng, mask.shape, max(0.7, 0.0018 * max(mask.shape))) > 0
+
+
+def experts(rng: np.random.Generator, eye: Fundus, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Disc and cup as `number` experts outline them, float32 (number, H, W): distances in pixels, positive inside.
+
+    They differ by about 5 % of the disc's radius; each expert's cup is not empty and lies in that expert's disc.
+    """
+    disc, cup = _signed_distance(eye.disc), _signed_distance(eye.cup)
+    strength = max(0.7, 0.055 * disc.max())
+    drifts = [[_drift(rng, disc.shape, strength) for _ in range(number)] for _ in range(2)]
+    discs, cups = (d + np.clip(w, -d.max() / 2, d.max() / 2) for d, w in zip((disc, cup), drifts, strict=True))
+    return discs, np.minimum(cups, discs)
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    mask = mask.astype(np.uint8)
     inside, outside = (cv2.distanceTransform(m, cv2.DIST_L2, 3) for m in (mask, 1 - mask))
-    drift = rng.standard_normal((12, 12)).astype(np.float32) * max(0.7, 0.0018 * max(mask.shape))
-    return inside - outside + cv2.resize(drift, mask.shape[::-1], interpolation=cv2.INTER_CUBIC) > 0
+    return inside - outside
+
+
+def _drift(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> np.ndarray:
+    """How far a reader draws a border outside of the true one, float32 (H, W): smooth, in pixels."""
+    field = rng.standard_normal((12, 12)).astype(np.float32) * strength
+    return cv2.resize(field, shape[::-1], interpolation=cv2.INTER_CUBIC)
 
 
 def _place(rng: np.random.Generator, width: int, height: int) -> _Eye:
@@ -213,11 +239,24 @@ def _paint_vessels(eye: _Eye, branches: list[tuple], finest: float) -> tuple[np.
     return cv2.GaussianBlur(density, (0, 0), max(0.3, 0.0013 * eye.diameter)), covered >= 128
 
 
-def _draw_lesions(rng: np.random.Generator, eye: _Eye) -> dict[str, np.ndarray]:
-    """Coverage float32 (H, W), 0 to 1, of each kind of lesion; half of the eyes have none."""
+def _draw_lesions(
+    rng: np.random.Generator, eye: _Eye, fov: np.ndarray, kinds: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    """Coverage float32 (H, W), 0 to 1, of each kind of lesion: of `kinds`, by default in half of the eyes."""
+    if kinds is None:
+        return _scatter_lesions(rng, eye, LESIONS if rng.random() < 0.5 else (), 0)
+    while True:  # chance may leave out a kind, or put it where there is no retina
+        maps = _scatter_lesions(rng, eye, kinds, SMALLEST / eye.diameter)
+        if all((maps[name][fov] > 0.5).any() for name in kinds):
+            return maps
+
+
+def _scatter_lesions(
+    rng: np.random.Generator, eye: _Eye, kinds: Collection[str], smallest: float
+) -> dict[str, np.ndarray]:
     maps = {name: np.zeros((eye.height, eye.width), np.uint8) for name in LESIONS}
     spots = []  # kind, centre, radius, stretch
-    if rng.random() < 0.5:
+    if kinds:
         for name, most, low, high, longest in SPOTS:
             for centre in rng.uniform(-0.38, 0.38, (rng.integers(0, most), 2)):
                 spots.append((name, centre, rng.uniform(low, high), rng.uniform(1, longest)))
@@ -227,7 +266,8 @@ def _draw_lesions(rng: np.random.Generator, eye: _Eye) -> dict[str, np.ndarray]:
                 spots.append(("EX", centre, 0.0015 + min(rng.exponential(0.002), 0.006), rng.uniform(1, 1.3)))
     angle = np.linspace(0, 2 * np.pi, 18, endpoint=False)
     for name, centre, radius, stretch in spots:
-        if np.linalg.norm(centre - eye.disc) > 0.12:
+        if name in kinds and np.linalg.norm(centre - eye.disc) > 0.12:
+            radius = max(radius, smallest)
             ripple = np.sin(angle[:, None] * [2, 3, 5] + rng.uniform(0, 2 * np.pi, 3)).sum(1)
             outline = radius * (1 + 0.15 * ripple) * np.exp(1j * angle)  # as complex numbers: x + iy
             outline = (outline.real * stretch + 1j * outline.imag / stretch) * np.exp(1j * rng.uniform(0, np.pi))

@@ -6,56 +6,70 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from DownStream.catalogue import Sample
+from DownStream.sets.base import Label, Sample
 from DualScaleNet.files import read_image
 from DualScaleNet.runtime import UserError, seeded_generator
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A decoded sample at native size: image (3, H, W) uint8, label and fov (H, W) bool or None."""
+    """A decoded sample: image (3, H, W) uint8; labels by target, fov and the second observer's label (H, W) bool."""
 
     id: str
     image: Tensor
-    label: Tensor | None
-    fov: Tensor | None
+    labels: dict[str, Tensor]
+    fov: Tensor | None = None
+    observer: Tensor | None = None
 
 
 def read_sample(sample: Sample) -> Photograph:
-    """Decodes a sample.
+    """Decodes a sample at native size.
 
     Raises:
         UserError: a file cannot be read, or a mask is not as large as its photograph.
     """
-    image = torch.from_numpy(read_image(sample.image).copy()).permute(2, 0, 1)
-    masks = []
-    for path in (sample.label, sample.fov):
-        mask = None if path is None else torch.from_numpy(read_mask(path))
-        if mask is not None and mask.shape != image.shape[1:]:
-            sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape[1:])]
-            raise UserError(f"{path} is {sizes[0]}, its photograph {sample.image.name} {sizes[1]}: they must agree")
-        masks.append(mask)
-    return Photograph(sample.id, image, *masks)
+    image = read_image(sample.image)
+    height, width = image.shape[:2]
+    width //= 1 + sample.stereo
+    image = torch.from_numpy(image[:, :width].copy()).permute(2, 0, 1)
+
+    def mask(label: Label | None) -> Tensor | None:
+        if label is None:
+            return None
+        if label.path is None:
+            return torch.zeros(height, width, dtype=torch.bool)
+        values = read_mask(label.path, label.level)
+        if sample.stereo and values.shape[1] == 2 * width:
+            values = values[:, :width]
+        if values.shape != (height, width):
+            sizes = f"{values.shape[1]}x{values.shape[0]}, its photograph {sample.image.name} {width}x{height}"
+            raise UserError(f"{label.path} is {sizes}: they must agree")
+        return torch.from_numpy(values.copy())
+
+    labels = {target: mask(label) for target, label in sample.labels.items()}
+    return Photograph(sample.id, image, labels, mask(Label(sample.fov) if sample.fov else None), mask(sample.observer))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """A binary mask, (H, W) bool, whether its values are 0/1 or 0/255: true above half of its maximum."""
+def read_mask(path: Path, level: int | None = None) -> np.ndarray:
+    """A binary mask, (H, W) bool: grey values of at least `level`, or above half of the mask's maximum.
+
+    The latter takes 0/1 and 0/255, palettes and colours alike.
+    """
     gray = read_image(path, "L")
-    return gray > gray.max() / 2
+    return gray >= level if level is not None else gray > gray.max() / 2
 
 
-def read_labelled(samples: list[Sample]) -> list[Photograph]:
-    """Decodes samples that must have labels.
+def require_labels(samples: list[Sample], targets: list[str]) -> None:
+    """Samples to train or validate on must have every label.
 
     Raises:
         UserError: names the first without one.
     """
     for sample in samples:
-        if sample.label is None:
-            raise UserError(f"{sample.image} has no label, without which it can neither train nor validate")
-    return [read_sample(sample) for sample in tqdm(samples, "read", unit="photo", disable=None, leave=False)]
+        for target in targets:
+            if target not in sample.labels:
+                raise UserError(f"{sample.image} has no label for {target}: it can neither train nor validate")
 
 
 def make_split(

@@ -11,19 +11,24 @@ all pixels of all images pooled, whole image, threshold 0.5.
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from torch import Tensor
 from tqdm import tqdm
 
-from DownStream.catalogue import CATALOGUE, Sample
-from DownStream.data import read_labelled, read_sample
+from DownStream.data import Photograph, read_sample, require_labels
+from DownStream.fov import estimate_fov
 from DownStream.inference import predict_probability
-from DownStream.metrics import best_threshold, threshold_level, to_levels
+from DownStream.metrics import Histogram, best_threshold, threshold_level, to_levels
 from DownStream.model import Segmenter
 from DownStream.report import Evaluation, overlay
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample
+from DownStream.transforms import NetworkInput
 from DualScaleNet.checkpoint import load_checkpoint
 from DualScaleNet.data import find_photographs
 from DualScaleNet.encoder import Encoder
@@ -52,6 +57,9 @@ def parse_args() -> argparse.Namespace:
         "--data-dir", type=Path, metavar="FOLDER", help="where the data set lies now (default: as in training)"
     )
     parser.add_argument(
+        "--dataset", choices=list(CATALOGUE), help="another set than the checkpoint's: its official split is predicted"
+    )
+    parser.add_argument(
         "--split", default="test", choices=["test", "val", "train"],
         help="photographs of the checkpoint's own split; test is the held-out fold where it was trained on folds",
     )
@@ -75,51 +83,84 @@ def main() -> None:
     device = select_device(args.device)
     path = args.checkpoint or newest_checkpoint()
     checkpoint = load_checkpoint(path, "segmentation")
-    model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"])).to(device)
+    targets = checkpoint["targets"]
+    model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(targets)).to(device)
     model.load_state_dict(checkpoint["model"])
-    size = checkpoint["size"]
+    network_input = NetworkInput(checkpoint["fit"], checkpoint["size"])
+
+    def predict(photograph: Photograph) -> np.ndarray:
+        return to_levels(predict_probability(model, photograph.image, network_input).numpy())
 
     if args.images:
         samples, source = photographs_in(args.images), str(args.images)
         out = args.out or path.parent / f"predictions-{args.images.resolve().name}"
+    elif args.dataset:
+        samples, source = set_samples(args, targets), f"{CATALOGUE[args.dataset].title} {args.split}"
+        out = args.out or path.parent / f"predictions-{args.dataset}-{args.split}"
     else:
-        samples, source = split_samples(checkpoint, args.split, args.data_dir), args.split
+        samples = own_samples(checkpoint, args.split, args.data_dir)
+        source = f"{CATALOGUE[checkpoint['dataset']].title} {args.split}"
         out = args.out or path.parent / f"predictions-{args.split}"
+    thresholds = dict.fromkeys(targets, args.threshold)
+    if isinstance(args.threshold, str):
+        data_dir = None if args.dataset else args.data_dir
+        thresholds = choose_thresholds(predict, own_samples(checkpoint, args.threshold, data_dir), targets)
 
-    threshold = args.threshold
-    if isinstance(threshold, str):
-        chosen_on = Evaluation()
-        for photograph in read_labelled(split_samples(checkpoint, threshold, args.data_dir)):
-            levels = to_levels(predict_probability(model, photograph.image, size)[0].numpy())
-            chosen_on.add(photograph.id, levels, photograph.label.numpy(), None)
-        threshold = best_threshold(chosen_on.pooled())
-
-    evaluation = Evaluation()
+    evaluations = {target: Evaluation() for target in targets}
+    estimated = 0  # fields of view
     for sample in tqdm(samples, "predict", unit="photo", disable=None):
         photograph = read_sample(sample)
-        levels = to_levels(predict_probability(model, photograph.image, size)[0].numpy())
-        mask = levels >= threshold_level(threshold)
-        label = None if photograph.label is None else photograph.label.numpy()
-        picture = overlay(photograph.image.permute(1, 2, 0).numpy(), mask, label)
-        for folder, array in (("probability", levels), ("mask", mask * np.uint8(255)), ("overlay", picture)):
-            write_image(out / folder / f"{sample.id}.png", array)
-        if label is not None:
-            evaluation.add(sample.id, levels, label, None if photograph.fov is None else photograph.fov.numpy())
+        image = photograph.image.permute(1, 2, 0).numpy()
+        fov = as_array(photograph.fov)
+        if fov is None and photograph.labels:
+            fov, estimated = estimate_fov(image), estimated + 1
+        for target, levels in zip(targets, predict(photograph), strict=True):
+            mask = levels >= threshold_level(thresholds[target])
+            label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
+            files = {"probability": levels, "mask": mask * np.uint8(255), "overlay": overlay(image, mask, label)}
+            for folder, array in files.items():
+                write_image(target_folder(out, target, targets) / folder / f"{sample.id}.png", array)
+            if label is not None:
+                evaluations[target].add(sample.id, levels, label, fov, observer)
 
-    print(f"{len(samples)} maps, masks and overlays ({source}) in {out}")
-    if not evaluation.images:
-        print("there are no labels, hence nothing to score")
-        return
-    if len(evaluation.images) < len(samples):
-        print(f"{len(samples) - len(evaluation.images)} photographs have no label: they are not scored")
-    chosen = f"{threshold:.4f}" + (f", chosen on {args.threshold}" if isinstance(args.threshold, str) else "")
-    print(f"{CATALOGUE[checkpoint['dataset']].title}, {source}, native size, threshold {chosen}\n")
-    print(evaluation.table(threshold))
-    protocol = {
-        "checkpoint": str(path), "epoch": checkpoint["epoch"], "dataset": checkpoint["dataset"], "split": source,
-        "images": len(evaluation.images), "threshold_from": args.threshold,
-    }
-    evaluation.write(out, threshold, protocol)
+    print(f"{len(samples)} photographs ({source}): maps, masks and overlays in {out}")
+    for target, evaluation in evaluations.items():
+        if not evaluation.images:
+            print(f"{target}: there are no labels, hence nothing to score")
+            continue
+        if len(evaluation.images) < len(samples):
+            print(f"{target}: {len(samples) - len(evaluation.images)} photographs have no label: they are not scored")
+        protocol = {
+            "source": source, "target": target, "images": len(evaluation.images), "threshold": thresholds[target],
+            "threshold_from": "given" if args.threshold == thresholds[target] else args.threshold,
+            "field_of_view": f"estimated for {estimated} photographs" if estimated else "shipped",
+            "checkpoint": str(path), "epoch": checkpoint["epoch"], "trained_on": checkpoint["dataset"],
+        }
+        print("\n" + evaluation.table(protocol))
+        evaluation.write(target_folder(out, target, targets), protocol)
+
+
+def as_array(mask: Tensor | None) -> np.ndarray | None:
+    """A mask as NumPy, None as None."""
+    return None if mask is None else mask.numpy()
+
+
+def target_folder(out: Path, target: str, targets: list[str]) -> Path:
+    """One target's files lie in `out` itself, several targets' in a folder each."""
+    return out if len(targets) == 1 else out / target.replace(":", "_")
+
+
+def choose_thresholds(
+    predict: Callable[[Photograph], np.ndarray], samples: list[Sample], targets: list[str]
+) -> dict[str, float]:
+    """For each target the threshold with the best pooled F1 on training or validation photographs."""
+    require_labels(samples, targets)
+    pooled = dict.fromkeys(targets, Histogram.zero())
+    for sample in samples:
+        photograph = read_sample(sample)
+        for target, levels in zip(targets, predict(photograph), strict=True):
+            pooled[target] += Histogram.of(levels, photograph.labels[target].numpy())
+    return {target: best_threshold(histogram) for target, histogram in pooled.items()}
 
 
 def newest_checkpoint() -> Path:
@@ -151,14 +192,32 @@ def photographs_in(folder: Path) -> list[Sample]:
     return list(samples.values())
 
 
-def split_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:
+def set_samples(args: argparse.Namespace, targets: list[str]) -> list[Sample]:
+    """The official split of a data set that the network need not have been trained on.
+
+    Raises:
+        UserError: the set has no such target or no such split.
+    """
+    other = CATALOGUE[args.dataset]
+    for target in targets:
+        if other.targets and target not in other.targets:
+            raise UserError(f"--dataset {args.dataset} has no {target}, which the checkpoint segments")
+    if args.data_dir is None and other.folder is None:
+        raise UserError(f"--dataset {args.dataset} needs --data-dir")
+    found = other.find(args.data_dir or ROOT / "Dataset" / other.folder, targets)
+    if args.split not in found:
+        raise UserError(f"{other.title} has no split {args.split} there: choose --split {' or '.join(found)}")
+    return found[args.split]
+
+
+def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:
     """The samples of one of the checkpoint's own splits.
 
     Raises:
         UserError: the split is empty, or a photograph of it is not there.
     """
     data_dir = data_dir or Path(checkpoint["options"]["data_dir"])
-    found = CATALOGUE[checkpoint["dataset"]].find(data_dir)
+    found = CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"])
     samples = {sample.key: sample for members in found.values() for sample in members}
     wanted = checkpoint["split"][split]
     if not wanted:

@@ -17,16 +17,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from DownStream.catalogue import CATALOGUE
-from DownStream.data import Photograph, make_split, read_labelled
-from DownStream.inference import predict_probability, reestimate_batch_norm, round_up
-from DownStream.metrics import scores, to_levels
+from DownStream.data import make_split, read_sample, require_labels
+from DownStream.inference import predict_probability, reestimate_batch_norm
+from DownStream.metrics import Histogram, scores, to_levels
 from DownStream.model import Segmenter
-from DownStream.report import Evaluation
-from DownStream.transforms import training_pair
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample
+from DownStream.transforms import STRIDE, NetworkInput, training_pair
 from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
 from DualScaleNet.files import write_json
@@ -53,6 +54,11 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("data")
     group.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="hence the tree and the settings")
     group.add_argument("--data-dir", type=Path, metavar="FOLDER", help="where it lies (default: Dataset/DRIVE)")
+    group.add_argument(
+        "--target", nargs="+", metavar="NAME",
+        help="what to segment, one map each, where the set has several: disc, cup; MA, HE, EX, SE, OD; disc:exp1 "
+        "(default: the authors' choice)",
+    )
     group.add_argument(
         "--val-fraction", type=float, default=0.2, metavar="F",
         help="share of the training list held out to choose best.pth; 0: none, the last epoch counts",
@@ -119,6 +125,10 @@ def parse_args() -> argparse.Namespace:
         if settings.folder is None:
             parser.error(f"--dataset {args.dataset} needs --data-dir")
         args.data_dir = ROOT / "Dataset" / settings.folder
+    args.target = args.target or list(settings.default)
+    unknown = [target for target in args.target if settings.targets and target not in settings.targets]
+    if unknown:
+        parser.error(f"--target {unknown[0]}: {args.dataset} has {', '.join(settings.targets)}")
     if args.folds and not args.fold < args.folds:
         parser.error(f"--fold {args.fold}: with --folds {args.folds} the last is {args.folds - 1}")
     if not 0 <= args.val_fraction < 1:
@@ -131,22 +141,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     device = select_device(args.device)
-    samples = make_split(
-        CATALOGUE[args.dataset].find(args.data_dir),
-        args.val_fraction, args.label_fraction, args.folds, args.fold, args.seed,
-    )
+    settings = CATALOGUE[args.dataset]
+    found = settings.find(args.data_dir, args.target)
+    samples = make_split(found, args.val_fraction, args.label_fraction, args.folds, args.fold, args.seed)
+    require_labels(samples["train"] + samples["val"], args.target)
     torch.manual_seed(args.seed)
     encoder = initial_encoder(args)
     args.run_dir = args.run_dir or ROOT / "runs" / "segment" / default_name(args)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
     checkpoint = resumable(args, split)
 
-    photographs = {name: to_device(read_labelled(samples[name]), device) for name in ("train", "val")}
-    size = CATALOGUE[args.dataset].size
-    if size is None:
-        size = round_up(max(max(p.image.shape[1:]) for p in photographs["train"]))
+    network_input = NetworkInput(settings.fit, settings.size or largest_side(samples["train"]))
+    train = read_training_set(samples["train"], args.target, network_input, device)
 
-    model = Segmenter(encoder, frozen=not args.finetune).to(device, memory_format=torch.channels_last)
+    model = Segmenter(encoder, len(args.target), frozen=not args.finetune).to(device, memory_format=torch.channels_last)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay)
     done, best = 0, -math.inf
@@ -158,7 +166,7 @@ def main() -> None:
             print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
             return
     elif args.bn_stats == "reestimate":
-        reestimate_batch_norm(model.encoder, [photograph.image for photograph in photographs["train"]], size)
+        reestimate_batch_norm(model.encoder, [image for image, _ in train], network_input)
     frozen = {name: value.clone() for name, value in model.encoder.state_dict().items()}
 
     best_path = args.run_dir / "best.pth"
@@ -168,26 +176,26 @@ def main() -> None:
     write_json(args.run_dir / "split.json", split)
     log = RunLog(args.run_dir, done)
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
-    print(f"{CATALOGUE[args.dataset].title}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
+    print(f"{settings.title}, {', '.join(args.target)}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
 
     def save(path: Path, epoch: int, **more: object) -> None:
         content = {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
-            "bn_stats": args.bn_stats, "dataset": args.dataset, "size": size, "split": split, "epoch": epoch,
-            "best_val_f1": best, "options": plain_options(args),
+            "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
+            "size": network_input.size, "split": split, "epoch": epoch, "best_val_f1": best,
+            "options": plain_options(args),
         }
         save_checkpoint(path, "segmentation", {**content, **more})
 
     saved = -math.inf
-    steps = math.ceil(len(photographs["train"]) / args.batch_size)
     bar = tqdm(range(done, args.epochs), initial=done, total=args.epochs, unit="epoch", disable=None)
     for epoch in bar:
-        row = train_one_epoch(model, optimizer, photographs["train"], size, steps, args, epoch)
+        row = train_one_epoch(model, optimizer, train, network_input, args, epoch)
         last = epoch + 1 == args.epochs
         row |= {"val_f1": None, "val_pr_auc": None}
-        if photographs["val"] and (last or (epoch + 1) % args.val_every == 0):
-            row |= validate(model, photographs["val"], size)
-            if row["val_f1"] > best:
+        if samples["val"] and (last or (epoch + 1) % args.val_every == 0):
+            row |= validate(model, samples["val"], args.target, network_input)
+            if row["val_f1"] is not None and row["val_f1"] > best:
                 best = row["val_f1"]
                 save(best_path, epoch + 1)
         log.append(row)
@@ -199,9 +207,10 @@ def main() -> None:
 
     if not args.finetune:
         check_frozen(model.encoder, frozen, args.encoder)
-    if photographs["val"]:
+    result = args.run_dir / "last.pth"
+    if best_path.exists():
+        result = best_path
         print(f"F1 on validation images: best {best:.4f} (best.pth), last {row['val_f1']:.4f} (last.pth)")
-    result = best_path if best_path.exists() else args.run_dir / "last.pth"
     print(f"score it: python DownStream/predict.py --checkpoint {result}")
 
 
@@ -233,7 +242,8 @@ def default_name(args: argparse.Namespace) -> str:
     """The run folder's name, from what distinguishes runs most."""
     encoder = args.encoder if args.encoder in ("random", "imagenet") else Path(args.encoder).parent.name
     fold = f"-fold{args.fold}of{args.folds}" if args.folds else ""
-    return f"{args.dataset}-{encoder}{'-finetune' * args.finetune}{fold}"
+    target = "" if args.target == list(CATALOGUE[args.dataset].default) else "-" + "-".join(args.target)
+    return f"{args.dataset}{target}-{encoder}{'-finetune' * args.finetune}{fold}".replace(":", "_")
 
 
 def resumable(args: argparse.Namespace, split: dict[str, list[str]]) -> dict | None:
@@ -253,20 +263,29 @@ def resumable(args: argparse.Namespace, split: dict[str, list[str]]) -> dict | N
     return checkpoint
 
 
-def to_device(photographs: list[Photograph], device: torch.device) -> list[Photograph]:
-    """The training set is small: all of it lives where the network is."""
-    return [
-        Photograph(p.id, p.image.to(device), p.label.to(device), None if p.fov is None else p.fov.to(device))
-        for p in photographs
-    ]
+def largest_side(samples: list[Sample]) -> int:
+    """The least multiple of 32 that holds every photograph."""
+    side = max(max(read_sample(sample).image.shape[1:]) for sample in samples)
+    return -(-side // STRIDE) * STRIDE
+
+
+def read_training_set(
+    samples: list[Sample], targets: list[str], network_input: NetworkInput, device: torch.device
+) -> list[tuple[Tensor, Tensor]]:
+    """Images (3, H, W) uint8, labels (C, H, W) bool at the network's scale; few, so all live where the network is."""
+    pairs = []
+    for sample in tqdm(samples, "read", unit="photo", disable=None, leave=False):
+        photograph = read_sample(sample)
+        labels = torch.stack([photograph.labels[target] for target in targets])
+        pairs.append((network_input.scale(photograph.image).to(device), network_input.scale(labels).to(device)))
+    return pairs
 
 
 def train_one_epoch(
     model: Segmenter,
     optimizer: torch.optim.Optimizer,
-    photographs: list[Photograph],
-    size: int,
-    steps: int,
+    photographs: list[tuple[Tensor, Tensor]],
+    network_input: NetworkInput,
     args: argparse.Namespace,
     epoch: int,
 ) -> dict[str, float]:
@@ -274,12 +293,13 @@ def train_one_epoch(
     model.train()
     device = next(model.parameters()).device
     order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).tolist()
+    steps = math.ceil(len(photographs) / args.batch_size)
     total = torch.zeros((), device=device)
     started = time.monotonic()
     for step in range(steps):
         generator = seeded_generator(args.seed, epoch, step)
         members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
-        pairs = [training_pair(photograph, size, args.crop, generator) for photograph in members]
+        pairs = [training_pair(*photograph, network_input, args.crop, generator) for photograph in members]
         images, labels = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
         for group in optimizer.param_groups:
@@ -298,14 +318,23 @@ def train_one_epoch(
     return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed}
 
 
-def validate(model: Segmenter, photographs: list[Photograph], size: int) -> dict[str, float]:
-    """F1 at 0.5 and PR-AUC over all pixels of the photographs at native size."""
-    evaluation = Evaluation()
-    for photograph in photographs:
-        probability = predict_probability(model, photograph.image, size)[0]
-        evaluation.add(photograph.id, to_levels(probability.numpy()), photograph.label.cpu().numpy(), None)
-    measures = scores(evaluation.pooled())
-    return {"val_f1": measures["f1"], "val_pr_auc": measures["pr_auc"]}
+def validate(
+    model: Segmenter, samples: list[Sample], targets: list[str], network_input: NetworkInput
+) -> dict[str, float | None]:
+    """F1 at 0.5 and PR-AUC over all pixels of the photographs at native size, the mean over the targets.
+
+    None where nothing is marked in any label; such a target is left out of the mean.
+    """
+    pooled = [Histogram.zero() for _ in targets]
+    for sample in samples:
+        photograph = read_sample(sample)
+        levels = to_levels(predict_probability(model, photograph.image, network_input).numpy())
+        for k, target in enumerate(targets):
+            pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy())
+    measures = [scores(histogram) for histogram in pooled if histogram.positives.any()]
+    if not measures:
+        return {"val_f1": None, "val_pr_auc": None}
+    return {f"val_{name}": sum(each[name] for each in measures) / len(measures) for name in ("f1", "pr_auc")}
 
 
 def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], source: str) -> None:

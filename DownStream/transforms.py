@@ -1,42 +1,74 @@
-"""Training views of a photograph and its label: the authors' augmentation, then a crop or zero padding."""
+"""How a photograph becomes what the network sees, and back; the authors' augmentation in training."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from DownStream.data import Photograph
 from DualScaleNet.views import rotate
+
+STRIDE = 32  # of c5
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """Photographs are zero-padded on the right and at the bottom ("pad") or resized to a square ("resize").
+
+    `size` is the side in pixels. A padded photograph larger than it keeps its size, up to a multiple of 32.
+    """
+
+    fit: str
+    size: int
+
+    def scale(self, x: Tensor) -> Tensor:
+        """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
+        if self.fit == "pad":
+            return x
+        scaled = F.interpolate(x[None].float(), (self.size, self.size), mode="bilinear", antialias=True)[0]
+        return scaled > 0.5 if x.dtype == torch.bool else scaled.round().clamp(0, 255).to(x.dtype)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Zero-pads what `scale` returned, (..., H, W)."""
+        height, width = (max(self.size, -(-side // STRIDE) * STRIDE) for side in x.shape[-2:])
+        return zero_pad(x, height, width)
+
+    def restore(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Maps of the padded input, (C, S, T), at the photograph's own size: (C, height, width)."""
+        if self.fit == "pad":
+            return maps[:, :height, :width]
+        maps = maps[:, : self.size, : self.size]
+        return F.interpolate(maps[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
 def training_pair(
-    photograph: Photograph, size: int, crop: int | None, generator: torch.Generator
+    image: Tensor, labels: Tensor, network_input: NetworkInput, crop: int | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """An augmented image (3, S, S) in [0, 1] and its label (1, S, S) in {0, 1}, as floats on the photograph's device.
+    """An augmented image (3, S, S) in [0, 1] and its labels (C, S, S) in {0, 1}, as floats on their device.
 
     Args:
-        size: side to which the whole photograph is padded, where `crop` is None.
-        crop: side of a square cut at random, padded where the photograph is smaller.
+        image: (3, H, W) uint8, labels: (C, H, W) bool, both at the network's scale.
+        crop: side of a square cut at random, padded where the photograph is smaller; None for the whole, padded.
     """
-    image, label = photograph.image.float() / 255, photograph.label.float()[None]
-    image, label = augment(image, label, generator)
+    image, labels = augment(image.float() / 255, labels.float(), generator)
     if crop is None:
-        return pad(image, size, size), pad(label, size, size)
-    top, left = (int(torch.randint(max(0, n - crop) + 1, (), generator=generator)) for n in label.shape[1:])
+        return network_input.pad(image), network_input.pad(labels)
+    top, left = (int(torch.randint(max(0, side - crop) + 1, (), generator=generator)) for side in labels.shape[1:])
     window = (..., slice(top, top + crop), slice(left, left + crop))
-    return pad(image[window], crop, crop), pad(label[window], crop, crop)
+    return zero_pad(image[window], crop, crop), zero_pad(labels[window], crop, crop)
 
 
-def augment(image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def augment(image: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Rotation by a whole angle in [0, 360) with p 0.5 (image bicubic, label nearest), each flip with p 0.25."""
     turn, mirror, upend = torch.rand(3, generator=generator).tolist()
     angle = torch.randint(360, (1,), generator=generator)
     if turn < 0.5:
         image = rotate(image[None], angle, "bicubic")[0].clamp(0, 1)
-        label = rotate(label[None], angle, "nearest")[0]
+        labels = rotate(labels[None], angle, "nearest")[0]
     axes = [axis for axis, chance in ((-1, mirror), (-2, upend)) if chance < 0.25]
-    return image.flip(axes), label.flip(axes)
+    return image.flip(axes), labels.flip(axes)
 
 
-def pad(x: Tensor, height: int, width: int) -> Tensor:
-    """Zero-pads (..., H, W) on the right and at the bottom to (..., height, width)."""
+def zero_pad(x: Tensor, height: int, width: int) -> Tensor:
+    """Pads (..., H, W) on the right and at the bottom to (..., height, width)."""
     return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))

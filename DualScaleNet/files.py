@@ -1,7 +1,9 @@
 """Photographs in, results out: finding and reading images, writing files whole or not at all."""
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image, ImageOps
 
 from DualScaleNet.runtime import UserError
 
+# As they are or gzipped.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".gif"}
 
 
@@ -22,7 +25,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def is_image(name: str) -> bool:
     """Whether a file name has an image's suffix, in either case, and is not hidden."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name.lower().removesuffix(".gz"))[1] in IMAGE_SUFFIXES
 
 
 def read_image(path: Path, mode: str = "RGB") -> np.ndarray:
@@ -32,9 +35,10 @@ def read_image(path: Path, mode: str = "RGB") -> np.ndarray:
         UserError: the file is missing, damaged or no image.
     """
     try:
-        with Image.open(path) as image:
+        opener = gzip.open if path.suffix.lower() == ".gz" else open
+        with opener(path, "rb") as file, Image.open(file) as image:
             return np.asarray(ImageOps.exif_transpose(image).convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error
         raise UserError(f"cannot read {path} ({reason}): replace or remove it") from None
 

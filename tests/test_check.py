@@ -38,8 +38,8 @@ def mine(tmp_path: Path) -> Path:
 def test_whole_trees_are_counted(trees, capsys):
     assert check_set("drive", trees, asked=False) == 0
     text = capsys.readouterr().out
-    assert row(text, "train") == ["train", "6/20", "6", "6", "0", "6", "150x140"]
-    assert row(text, "test") == ["test", "2/20", "2", "2", "0", "2", "150x140"]
+    assert row(text, "train") == ["train", "6/20", "6", "vessels", "6", "6", "150x140"]
+    assert row(text, "test") == ["test", "2/20", "2", "vessels", "2", "2", "150x140"]
     assert "train: 6 photographs where the official set has 20" in text
     assert check_set("ddr", trees, asked=False) == 0
     text = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_test_photographs_without_labels_are_no_fault(drive, capsys):
     shutil.rmtree(drive / "test" / "1st_manual")
     assert check_set("drive", drive, asked=True) == 0
     text = capsys.readouterr().out
-    assert row(text, "test")[2:6] == ["2", "0", "0", "2"]
+    assert row(text, "test")[2:6] == ["2", "vessels", "0", "2"]
     assert "download has none: predict.py writes maps but cannot score" in text and "--folds" in text
 
 
@@ -94,12 +94,12 @@ def test_damaged_files_and_masks_of_another_size_are_faults(drive, capsys):
 def test_own_photographs(mine, capsys):
     assert check_set("generic", mine, asked=True) == 0
     text = capsys.readouterr().out
-    assert row(text, "train") == ["train", "3", "3", "3", "0", "0", "50x40"]
-    assert "no field of view for 0.png and 2 more" in text and "official" not in text
+    assert row(text, "train") == ["train", "3", "3", "mask", "3", "estimated", "50x40"]
+    assert "official" not in text
     Image.new("L", (50, 40)).save(mine / "masks" / "1.png")
     assert check_set("generic", mine, asked=True) == 0
     text = capsys.readouterr().out
-    assert row(text, "train")[4] == "1" and "nothing is marked in the label of 1.png" in text
+    assert "mask 3 (1 empty)" in text and "nothing is marked in a label of 1.png" in text
     (mine / "images" / "2.png").unlink()
     assert check_set("generic", mine, asked=True) == 1
     assert "belongs to no photograph" in capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_own_photographs(mine, capsys):
 def test_a_set_that_is_not_there_fails_only_if_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path)])
     main()
-    assert capsys.readouterr().out.count("see Dataset/README.md") == 2
+    assert capsys.readouterr().out.count("see Dataset/README.md") == 7
     for name in ("drive", "ddr", "generic"):
         monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path), "--dataset", name])
         with pytest.raises(UserError, match="1 fault found"):
@@ -126,5 +126,5 @@ def test_command_line(drive):
 def test_real_drive_as_downloaded_today(capsys):
     assert check_set("drive", REAL, asked=False) == 0
     text = capsys.readouterr().out
-    assert row(text, "train") == ["train", "20/20", "20", "20", "0", "20", "565x584"]
-    assert row(text, "test") == ["test", "20/20", "20", "0", "0", "20", "565x584"]
+    assert row(text, "train") == ["train", "20/20", "20", "vessels", "20", "20", "565x584"]
+    assert row(text, "test") == ["test", "20/20", "20", "vessels", "0", "20", "565x584"]

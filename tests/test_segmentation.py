@@ -1,6 +1,7 @@
 """The decoder, the frozen encoder, augmentation, splits, labels: everything of DownStream below its scripts."""
 
 import copy
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from DownStream.catalogue import Sample, find_drive, find_generic
-from DownStream.data import Photograph, make_split, read_labelled, read_mask, read_sample
-from DownStream.inference import network_input, predict_probability, reestimate_batch_norm
+from DownStream.data import make_split, read_mask, read_sample, require_labels
+from DownStream.inference import predict_probability, reestimate_batch_norm
 from DownStream.model import Decoder, Segmenter, resize
 from DownStream.report import FALSE, MISSED, TRUE, overlay
+from DownStream.sets.base import Label, Sample
+from DownStream.sets.drive import find as find_drive
+from DownStream.sets.generic import find as find_generic
 from DownStream.train import check_frozen
-from DownStream.transforms import augment, training_pair
+from DownStream.transforms import NetworkInput, augment, training_pair
 from DualScaleNet.checkpoint import save_encoder
 from DualScaleNet.encoder import ARCHITECTURES, Encoder
 from DualScaleNet.runtime import UserError
@@ -27,9 +30,8 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def photograph(height: int = 50, width: int = 70, seed: int = 0) -> Photograph:
-    image = torch.randint(0, 256, (3, height, width), generator=generator(seed), dtype=torch.uint8)
-    return Photograph("a", image, image[0] > 127, None)
+def picture(height: int = 50, width: int = 70, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (3, height, width), generator=generator(seed), dtype=torch.uint8)
 
 
 # --- network
@@ -93,9 +95,9 @@ def test_reestimated_statistics_are_the_average_over_whole_photographs():
     torch.manual_seed(0)
     encoder = Encoder()
     encoder.bn1.running_mean.fill_(5)
-    images = [photograph(seed=k).image for k in range(4)]
-    stems = [encoder.conv1(network_input(image, 96, torch.device("cpu"))) for image in images]
-    reestimate_batch_norm(encoder, images, 96)
+    images = [picture(seed=k) for k in range(4)]
+    stems = [encoder.conv1(F.pad(image / 255, (0, 26, 0, 46))[None]) for image in images]
+    reestimate_batch_norm(encoder, images, NetworkInput("pad", 96))
     mean = torch.stack([stem.mean((0, 2, 3)) for stem in stems]).mean(0)
     variance = torch.stack([stem.var((0, 2, 3)) for stem in stems]).mean(0)
     assert torch.allclose(encoder.bn1.running_mean, mean, atol=1e-5)
@@ -107,19 +109,41 @@ def test_reestimated_statistics_are_the_average_over_whole_photographs():
 
 
 def test_maps_have_the_photographs_own_size():
-    model = Segmenter(Encoder())
-    for height, width in ((20, 31), (64, 64), (70, 97)):
-        probability = predict_probability(model, photograph(height, width).image, 64)
-        assert probability.shape == (1, height, width)
+    model = Segmenter(Encoder(), classes=2)
+    sizes = ((20, 31), (64, 64), (70, 97))
+    for fit, (height, width) in itertools.product(("pad", "resize"), sizes):
+        probability = predict_probability(model, picture(height, width), NetworkInput(fit, 64))
+        assert probability.shape == (2, height, width)
         assert probability.min() >= 0 and probability.max() <= 1
 
 
 def test_padding_is_zero_to_the_right_and_below_and_large_sides_reach_a_multiple_of_32():
-    image = photograph(50, 70).image
-    padded = network_input(image, 64, torch.device("cpu"))
-    assert padded.shape == (1, 3, 64, 96)
-    assert torch.equal(padded[0, :, :50, :70], image / 255)
-    assert padded[..., 50:, :].abs().max() == 0 and padded[..., 70:].abs().max() == 0
+    image, network_input = picture(50, 70), NetworkInput("pad", 64)
+    assert network_input.scale(image) is image
+    padded = network_input.pad(image)
+    assert padded.shape == (3, 64, 96)
+    assert torch.equal(network_input.restore(padded, 50, 70), image)
+    assert padded[:, 50:].max() == 0 and padded[..., 70:].max() == 0
+
+
+def test_resizing_there_and_back_keeps_place_and_shares():
+    """A disc stays where it is, as photograph, as label and as probability, though the aspect ratio changes."""
+    y, x = np.mgrid[:300, :400]
+    disc = torch.from_numpy((x - 130) ** 2 + (y - 200) ** 2 < 60**2)
+    network_input = NetworkInput("resize", 96)
+    label = network_input.scale(disc[None])
+    image = network_input.scale(disc.byte().expand(3, -1, -1) * 255)
+    assert label.shape == (1, 96, 96) and label.dtype == torch.bool and image.dtype == torch.uint8
+    assert ((image[0] > 127) != label[0]).float().mean() < 0.002
+    back = network_input.restore(network_input.pad(label.float()), 300, 400)[0] > 0.5
+    assert (back & disc).sum() / (back | disc).sum() > 0.95
+
+
+def test_a_side_that_is_no_multiple_of_32_is_padded_for_the_network_alone():
+    network_input = NetworkInput("resize", 100)
+    maps = network_input.pad(network_input.scale(picture(50, 70)).float() / 255)
+    assert maps.shape == (3, 128, 128) and maps[:, 100:].max() == 0
+    assert network_input.restore(maps, 50, 70).shape == (3, 50, 70)
 
 
 def test_overlay_colours():
@@ -160,12 +184,12 @@ def test_augmentation_probabilities():
 
 
 def test_whole_photographs_are_padded_and_crops_are_cut():
-    sample = photograph(50, 70)
-    image, label = training_pair(sample, 96, None, generator(2))
-    assert image.shape == (3, 96, 96) and label.shape == (1, 96, 96)
+    pair, network_input = (picture(50, 70), picture(50, 70)[:2] > 127), NetworkInput("pad", 96)
+    image, labels = training_pair(*pair, network_input, None, generator(2))
+    assert image.shape == (3, 96, 96) and labels.shape == (2, 96, 96)
     for seed in range(20):
-        image, label = training_pair(sample, 96, 64, generator(seed))
-        assert image.shape == (3, 64, 64) and label.shape == (1, 64, 64)
+        image, labels = training_pair(*pair, network_input, 64, generator(seed))
+        assert image.shape == (3, 64, 64) and labels.shape == (2, 64, 64)
         assert image[:, 50:].abs().max() == 0  # the photograph is lower than the crop
 
 
@@ -174,38 +198,38 @@ def test_whole_photographs_are_padded_and_crops_are_cut():
 
 def test_drive_tree_at_any_depth(trees):
     for root in (trees / "DRIVE", trees):
-        found = find_drive(root)
+        found = find_drive(root, ["vessels"])
         assert [s.id for s in found["train"]] == [f"{n}_training" for n in range(21, 27)]
-        assert all(s.label and s.fov for s in found["train"] + found["test"])
+        assert all(s.labels and s.fov for s in found["train"] + found["test"])
     with pytest.raises(UserError, match=r"no DRIVE in .*: expected training/images"):
-        find_drive(trees / "ddr_757")
+        find_drive(trees / "ddr_757", ["vessels"])
 
 
 def test_generic_layout(tmp_path):
-    def picture(path: str, mode: str = "RGB") -> None:
+    def draw(path: str, mode: str = "RGB") -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.new(mode, (8, 6)).save(tmp_path / path)
 
-    picture("images/Eye 1.JPG"), picture("images/b.png"), picture("masks/Eye 1.png", "L"), picture("fov/b.gif", "L")
+    draw("images/Eye 1.JPG"), draw("images/b.png"), draw("masks/Eye 1.png", "L"), draw("fov/b.gif", "L")
     (tmp_path / "images" / "Thumbs.db").touch()
-    first, second = find_generic(tmp_path)["train"]
-    assert (first.id, first.label.name, first.fov) == ("Eye 1", "Eye 1.png", None)
-    assert (second.id, second.label, second.fov.name) == ("b", None, "b.gif")
-    picture("masks/lonely.png", "L")
+    first, second = find_generic(tmp_path, ["mask"])["train"]
+    assert (first.id, first.labels["mask"].path.name, first.fov) == ("Eye 1", "Eye 1.png", None)
+    assert (second.id, second.labels, second.fov.name) == ("b", {}, "b.gif")
+    draw("masks/lonely.png", "L")
     with pytest.raises(UserError, match=r"lonely\.png belongs to no photograph"):
-        find_generic(tmp_path)
+        find_generic(tmp_path, ["mask"])
     (tmp_path / "masks" / "lonely.png").unlink()
-    picture("images/b.tif")
+    draw("images/b.tif")
     with pytest.raises(UserError, match="same stem"):
-        find_generic(tmp_path)
+        find_generic(tmp_path, ["mask"])
     for split in ("train", "val", "test"):
-        picture(f"split/{split}/images/1.png"), picture(f"split/{split}/masks/1.png", "L")
-    found = find_generic(tmp_path / "split")
+        draw(f"split/{split}/images/1.png"), draw(f"split/{split}/masks/1.png", "L")
+    found = find_generic(tmp_path / "split", ["mask"])
     assert {name: [s.key for s in members] for name, members in found.items()} == {
         "train": ["train/1"], "val": ["val/1"], "test": ["test/1"],
     }
     with pytest.raises(UserError, match=r"expected images/\* and masks"):
-        find_generic(tmp_path / "nothing")
+        find_generic(tmp_path / "nothing", ["mask"])
 
 
 @pytest.mark.parametrize("high", [1, 255])
@@ -221,9 +245,9 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     Image.new("L", (6, 8)).save(tmp_path / "m.png")
     with pytest.raises(UserError, match=r"m\.png is 6x8, its photograph a\.png 8x6"):
-        read_sample(Sample("a", tmp_path / "a.png", tmp_path / "m.png"))
-    with pytest.raises(UserError, match=r"a\.png has no label"):
-        read_labelled([Sample("a", tmp_path / "a.png")])
+        read_sample(Sample("a", tmp_path / "a.png", {"disc": Label(tmp_path / "m.png")}))
+    with pytest.raises(UserError, match=r"a\.png has no label for cup"):
+        require_labels([Sample("a", tmp_path / "a.png", {"disc": Label(None)})], ["disc", "cup"])
 
 
 def test_splits_by_image():
@@ -259,10 +283,11 @@ def test_a_validation_list_of_ones_own_is_taken_as_it_is():
 
 @pytest.mark.skipif(not (REAL / "DRIVE").is_dir(), reason="no real photographs in ../shared/data")
 def test_real_drive():
-    found = find_drive(REAL / "DRIVE")
+    found = find_drive(REAL / "DRIVE", ["vessels"])
     assert len(found["train"]) == len(found["test"]) == 20
-    assert all(s.label and s.fov for s in found["train"]) and all(s.fov and not s.label for s in found["test"])
+    assert all(s.labels and s.fov for s in found["train"]) and all(s.fov and not s.labels for s in found["test"])
     sample = read_sample(found["train"][0])
     assert sample.image.shape == (3, 584, 565)
-    assert 0.05 < sample.label.float().mean() < 0.15 and 0.6 < sample.fov.float().mean() < 0.75
-    assert (sample.label & ~sample.fov).float().mean() < 0.001
+    label = sample.labels["vessels"]
+    assert 0.05 < label.float().mean() < 0.15 and 0.6 < sample.fov.float().mean() < 0.75
+    assert (label & ~sample.fov).float().mean() < 0.001

@@ -1,5 +1,7 @@
 """Tests of the synthetic photographs: exact labels, repeatable, hard enough, and the official trees on disk."""
 
+import gzip
+import io
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,8 +11,18 @@ import pytest
 from conftest import run_script
 from PIL import Image
 
-from Dataset.fundus import LESIONS, Fundus, draw_fundus, second_observer
-from Dataset.synthetic import main, write_ddr, write_drive
+from Dataset.fundus import LESIONS, Fundus, draw_fundus, experts, second_observer
+from Dataset.synthetic import (
+    IDS,
+    main,
+    write_chase,
+    write_ddr,
+    write_drishti,
+    write_drive,
+    write_idrid,
+    write_rim_one,
+    write_stare,
+)
 from DualScaleNet.runtime import UserError
 
 SEEDS = range(8)
@@ -27,6 +39,13 @@ def f1(prediction: np.ndarray, label: np.ndarray) -> float:
 
 def files(root: Path) -> list[str]:
     return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+
+def pixels(path: Path | io.BytesIO, kind: str, mode: str, size: tuple[int, int]) -> np.ndarray:
+    """The pixels of a file, which must be of this format, mode and size (W, H)."""
+    with Image.open(path) as image:
+        assert (image.format, image.mode, image.size) == (kind, mode, size), path
+        return np.asarray(image)
 
 
 def test_same_seed_same_eye_other_seed_other_eye():
@@ -110,6 +129,24 @@ def test_second_observer_agrees_but_not_wholly():
         assert 0.7 < f1(second, eye(seed).vessels) < 0.97
 
 
+def test_experts_agree_but_not_wholly_and_cups_lie_in_discs():
+    for seed, width in ((0, 565), (1, 565), (2, 96), (3, 64)):
+        f = eye(seed, width, width)
+        discs, cups = (outlines > 0 for outlines in experts(np.random.default_rng(seed), f, 4))
+        assert discs.shape == cups.shape == (4, width, width) and not (cups & ~discs).any()
+        assert all(cup.any() for cup in cups) and len({disc.tobytes() for disc in discs}) > 1
+        assert min(f1(disc, f.disc) for disc in discs) > (0.85 if width == 565 else 0.6)
+        assert width < 565 or min(f1(cup, f.cup) for cup in cups) > 0.7
+
+
+def test_an_eye_has_just_the_lesions_asked_for():
+    for seed, kinds in enumerate((LESIONS, ("EX",), ("MA", "SE"), ())):
+        for size in (32, 96):
+            f = draw_fundus(np.random.default_rng(seed), size, size, kinds)
+            assert {name for name, mask in f.lesions.items() if mask.any()} == set(kinds)
+            assert not any((mask & ~f.fov).any() for mask in f.lesions.values())
+
+
 def test_ddr_tree(tmp_path):
     write_ddr(tmp_path, 3, 1, 2, (120, 90), seed=0)
     assert files(tmp_path / "ddr_757") == [
@@ -143,6 +180,136 @@ def test_drive_tree(tmp_path):
     assert label.any() and not (label & ~fov).any()
 
 
+def test_stare_tree(tmp_path):
+    write_stare(tmp_path, 2, 1, (96, 88), seed=0)
+    root = tmp_path / "STARE"
+    numbers = ("0001", "0002", "0162")
+    assert files(root) == [
+        *[f"labels-ah/im{number}.ah.ppm.gz" for number in numbers],
+        *[f"labels-vk/im{number}.vk.ppm.gz" for number in numbers],
+        *[f"stare-images/im{number}.ppm.gz" for number in numbers],
+    ]
+    for number in numbers:
+        zipped = {path.parent.name: path.read_bytes() for path in root.rglob(f"*{number}*")}
+        unzipped = {name: io.BytesIO(gzip.decompress(content)) for name, content in zipped.items()}
+        pixels(unzipped["stare-images"], "PPM", "RGB", (96, 88))
+        first, second = (pixels(unzipped[name], "PPM", "L", (96, 88)) for name in ("labels-ah", "labels-vk"))
+        assert set(np.unique(first)) == set(np.unique(second)) == {0, 255}
+        assert 0.4 < f1(first > 0, second > 0) < 1
+
+
+def test_rim_one_tree(tmp_path):
+    write_rim_one(tmp_path, 4, 3, (97, 90), seed=0)
+    root = tmp_path / "RIM-ONE r3"
+    names = ["N-5-L", "G-1-L", "S-1-L", "N-6-R", "N-1-L", "G-2-R", "S-2-L"]
+    wide, expected = {"S-1-L", "S-2-L"}, []
+    for name in names:
+        folder = "Healthy" if name[0] == "N" else "Glaucoma and suspects"
+        photo = f"{folder}/Stereo Images/{name}.jpg"
+        pair = pixels(root / photo, "JPEG", "RGB", (194, 90)).astype(int)
+        aside, beside = abs(pair[:, :96] - pair[:, 98:]).mean(), abs(pair[:, :97] - pair[:, 97:]).mean()
+        assert aside < 0.8 * beside  # the right half is the left one moved by a pixel
+        expected.append(photo)
+        for masks in ("Expert1_masks/{}-1-{}-exp1", "Expert2_masks/{}-2-{}-exp2", "Average_masks/{}-{}-Avg"):
+            paths = [f"{folder}/{masks.format(name, part)}.png" for part in ("Disc", "Cup")]
+            size = (194 if name in wide else 97, 90)
+            disc, cup = (pixels(root / path, "PNG", "L", size) for path in paths)
+            assert set(np.unique(disc)) == set(np.unique(cup)) == {0, 255} and (cup <= disc).all()
+            assert not disc[:, 97:].any()
+            expected += paths
+    assert files(root) == sorted(expected)
+
+
+def test_rim_one_names_are_those_of_the_usual_split():
+    train, test = (IDS["rim-one-r3"][split] for split in ("train", "test"))
+    assert len(set(train)) == 99 and len(set(test)) == 60
+    assert not {name[:-2] for name in train} & {name[:-2] for name in test}
+
+
+def test_drishti_tree(tmp_path):
+    write_drishti(tmp_path, 3, 2, (128, 112), seed=0)
+    root = tmp_path / "Drishti-GS1_files"
+    expected, levels = [], set()
+    for part, truth, numbers in (("Training", "GT", ("002", "004", "006")), ("Test", "Test_GT", ("001", "003"))):
+        for number in numbers:
+            name = f"drishtiGS_{number}"
+            photo, folder = f"{part}/Images/{name}.png", f"{part}/{truth}/{name}"
+            maps = [f"{folder}/SoftMap/{name}_{kind}segSoftmap.png" for kind in ("OD", "cup")]
+            centre = f"{folder}/AvgBoundary/{name}_diskCenter.txt"
+            expected += [photo, *maps, centre]
+            pixels(root / photo, "PNG", "RGB", (128, 112))
+            disc, cup = (pixels(root / path, "PNG", "L", (128, 112)) for path in maps)
+            assert (cup <= disc).all() and disc.max() == 255 and cup.max() > 128
+            levels |= {*np.unique(disc), *np.unique(cup)}
+            row, column = map(int, (root / centre).read_text().split())
+            assert disc[row, column] == 255
+    assert files(root) == sorted(expected) and levels == {0, 64, 128, 191, 255}
+
+
+def test_idrid_tree(tmp_path):
+    write_idrid(tmp_path, 4, 2, (128, 96), seed=0)
+    root = tmp_path / "IDRiD" / "A. Segmentation"
+    targets = ("1. Microaneurysms", "2. Haemorrhages", "3. Hard Exudates", "4. Soft Exudates", "5. Optic Disc")
+    lacking, expected, odd = {("02", "SE"), ("04", "HE"), ("04", "SE"), ("56", "SE")}, [], []
+    for part, numbers in (("a. Training Set", ("01", "02", "03", "04")), ("b. Testing Set", ("55", "56"))):
+        for number in numbers:
+            expected.append(f"1. Original Images/{part}/IDRiD_{number}.jpg")
+            pixels(root / expected[-1], "JPEG", "RGB", (128, 96))
+            for target, kind in zip(targets, ("MA", "HE", "EX", "SE", "OD"), strict=True):
+                if (number, kind) in lacking:
+                    continue
+                expected.append(f"2. All Segmentation Groundtruths/{part}/{target}/IDRiD_{number}_{kind}.tif")
+                with Image.open(root / expected[-1]) as image:
+                    assert image.info["compression"] == "tiff_lzw"
+                    if image.mode == "RGBA":
+                        odd.append((number, kind))
+                        colours = np.unique(np.asarray(image).reshape(-1, 4), axis=0)
+                        assert colours.tolist() == [[0, 0, 0, 255], [255, 0, 0, 255]]
+                        continue
+                    assert image.getpalette()[:6] == [0, 0, 0, 255, 0, 0]
+                assert set(np.unique(pixels(root / expected[-1], "TIFF", "P", (128, 96)))) == {0, 1}
+    assert files(root) == sorted(expected) and odd == [("55", "EX")]
+
+
+def test_idrid_keeps_the_folder_of_a_lesion_that_no_eye_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("Dataset.synthetic.LESIONS", ("MA",))
+    write_idrid(tmp_path, 1, 0, (64, 64), seed=0)
+    folders = (tmp_path / "IDRiD/A. Segmentation/2. All Segmentation Groundtruths/a. Training Set").iterdir()
+    assert {folder.name: len(files(folder)) for folder in folders} == {
+        "1. Microaneurysms": 1, "2. Haemorrhages": 0, "3. Hard Exudates": 0, "4. Soft Exudates": 0, "5. Optic Disc": 1,
+    }  # fmt: skip
+
+
+def test_chase_tree(tmp_path):
+    write_chase(tmp_path, 3, 2, (100, 96), seed=0)
+    root = tmp_path / "CHASE_DB1"
+    numbers = ("01L", "01R", "02L", "11L", "11R")
+    endings = (".jpg", "_1stHO.png", "_2ndHO.png")
+    assert files(root) == sorted(f"Image_{number}{ending}" for number in numbers for ending in endings)
+    for number in numbers:
+        pixels(root / f"Image_{number}.jpg", "JPEG", "RGB", (100, 96))
+        first, second = (pixels(root / f"Image_{number}{ending}", "PNG", "1", (100, 96)) for ending in endings[1:])
+        assert 0.4 < f1(first, second) < 1
+
+
+@pytest.mark.parametrize(
+    "write, most",
+    [
+        (write_stare, (10, 10)),
+        (write_rim_one, (99, 60)),
+        (write_drishti, (50, 51)),
+        (write_idrid, (54, 27)),
+        (write_chase, (20, 8)),
+    ],
+)
+def test_no_more_photographs_than_the_set_has_names(write, most, tmp_path):
+    with pytest.raises(UserError, match=f"--train {most[0] + 1}"):
+        write(tmp_path, most[0] + 1, 0, (64, 64), seed=0)
+    with pytest.raises(UserError, match=f"--test {most[1] + 1}"):
+        write(tmp_path, 0, most[1] + 1, (64, 64), seed=0)
+    assert not files(tmp_path)
+
+
 def test_a_photograph_depends_on_seed_set_split_and_number_only(tmp_path):
     few, many, other = (tmp_path / name for name in ("few", "many", "other"))
     write_drive(few, 1, 1, (96, 96), seed=5)
@@ -167,6 +334,22 @@ def test_what_exists_is_left_alone_and_stops_all_before_the_first_file(tmp_path,
     assert files(tmp_path) == ["DRIVE/precious.txt"]
 
 
+def test_all_sets_at_once_and_a_set_that_is_too_small_stops_all(tmp_path, monkeypatch, capsys):
+    options = ["synthetic.py", "--out", str(tmp_path), "--size", "32", "--test", "1", "--val", "0"]
+    monkeypatch.setattr("sys.argv", [*options, "--sets", "chase-db1", "stare", "--train", "11"])
+    with pytest.raises(UserError, match="--train 11: stare has 10"):
+        main()
+    assert not files(tmp_path)
+    monkeypatch.setattr("sys.argv", [*options, "--sets", "stare"])  # by default all of its ten
+    main()
+    assert "11 photographs with labels" in capsys.readouterr().out
+    others = ("ddr", "drive", "rim-one-r3", "drishti-gs", "idrid", "chase-db1")
+    monkeypatch.setattr("sys.argv", [*options, "--train", "1", "--sets", *others])
+    main()
+    folders = {"ddr_757", "DRIVE", "STARE", "RIM-ONE r3", "Drishti-GS1_files", "IDRiD", "CHASE_DB1"}
+    assert {path.name for path in tmp_path.iterdir()} == folders
+
+
 def test_out_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("sys.argv", ["synthetic.py", "--out", str(tmp_path / "file"), "--train", "1", "--size", "64"])
@@ -184,7 +367,7 @@ def test_command_line_from_another_folder(tmp_path):
     assert len(again.stderr.splitlines()) == 1 and "remove it" in again.stderr
 
 
-@pytest.mark.parametrize("bad", [("--size", "0"), ("--size", "12x"), ("--train", "-1"), ("--sets", "stare")])
+@pytest.mark.parametrize("bad", [("--size", "0"), ("--size", "12x"), ("--train", "-1"), ("--sets", "messidor")])
 def test_bad_options_exit_with_2(bad, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["synthetic.py", "--out", str(tmp_path / "out"), *bad])
     with pytest.raises(SystemExit) as stop:

@@ -1,0 +1,13 @@
+"""The segmentation data sets, each in a file of its own."""
+
+from DownStream.sets import chase_db1, drishti_gs, drive, generic, idrid, rim_one_r3, stare
+
+CATALOGUE = {
+    "drive": drive.SET,
+    "stare": stare.SET,
+    "rim-one-r3": rim_one_r3.SET,
+    "drishti-gs": drishti_gs.SET,
+    "idrid": idrid.SET,
+    "chase-db1": chase_db1.SET,
+    "generic": generic.SET,
+}

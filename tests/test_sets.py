@@ -1,0 +1,194 @@
+"""Every data set in its official tree, in the authors' prepared tree and in the generic layout, through the scripts."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import REAL
+from PIL import Image
+
+from Dataset import check, synthetic
+from DownStream import predict, train
+from DownStream.data import read_sample
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample
+from DualScaleNet.runtime import UserError
+
+WRITERS = {
+    "drive": synthetic.write_drive,
+    "stare": synthetic.write_stare,
+    "rim-one-r3": synthetic.write_rim_one,
+    "drishti-gs": synthetic.write_drishti,
+    "idrid": synthetic.write_idrid,
+    "chase-db1": synthetic.write_chase,
+}
+TARGETS = {"rim-one-r3": ["disc", "cup"], "drishti-gs": ["disc", "cup:any"], "idrid": ["EX", "SE"]}
+# Folder, images, labels and the label's ending in the trees that the method's authors prepared.
+PREPARED = {
+    "drive": ("drive", "img", "label", "_manual1.tif"),
+    "stare": ("stare", "image", "label", ".tif"),
+    "rim-one-r3": ("rim", "ROIs/image", "ROIs/label", ".png"),
+    "drishti-gs": ("gs", "ROIs/image", "ROIs/label", ".png"),
+    "idrid": ("idrid/idrid_512", "img", "label", ".tif"),
+}
+
+
+@pytest.fixture(scope="session")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small official trees of all six sets, two or three photographs to train, two to test."""
+    root = tmp_path_factory.mktemp("official")
+    for write in WRITERS.values():
+        write(root, 3, 2, (120, 110), seed=0)
+    return root
+
+
+def targets_of(name: str) -> list[str]:
+    return TARGETS.get(name, list(CATALOGUE[name].default))
+
+
+def call(monkeypatch: pytest.MonkeyPatch, module, *arguments: object) -> None:
+    """A script's main() with these arguments, in this process."""
+    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+def run_through(monkeypatch, name: str, data: Path, run: Path, targets: list[str]) -> dict[str, dict]:
+    """check.py, train.py for one epoch on crops, predict.py. Returns the scores by target."""
+    call(monkeypatch, check, "--dataset", name, "--root", data, "--target", *targets)
+    call(
+        monkeypatch, train, "--dataset", name, "--data-dir", data, "--target", *targets, "--encoder", "random",
+        "--epochs", 1, "--batch-size", 2, "--crop", 64, "--val-fraction", 0.3, "--run-dir", run,
+    )  # fmt: skip
+    call(monkeypatch, predict, "--checkpoint", run / "best.pth")
+    out = run / "predictions-test"
+    folders = {target: predict.target_folder(out, target, targets) for target in targets}
+    return {target: json.loads((folder / "scores.json").read_text()) for target, folder in folders.items()}
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_official_tree(name, official, tmp_path, monkeypatch, capsys):
+    targets = targets_of(name)
+    for target, measured in run_through(monkeypatch, name, official, tmp_path / "run", targets).items():
+        assert measured["images"] == 2 and 0 <= measured["measures"]["whole"]["pooled"]["pr_auc"] <= 1
+        assert ("observer" in measured["measures"]["whole"]) == (name in ("drive", "stare", "chase-db1"))
+        assert (measured["field_of_view"] == "shipped") == (name == "drive")
+        folder = predict.target_folder(tmp_path / "run" / "predictions-test", target, targets)
+        for sample in CATALOGUE[name].find(official, targets)["test"]:
+            photograph = read_sample(sample)
+            size = photograph.image.shape[:0:-1]
+            assert Image.open(folder / "probability" / f"{sample.id}.png").size == size
+    assert "fault" not in capsys.readouterr().out
+
+
+def write_mask(path: Path, mask: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask * np.uint8(255)).save(path)
+
+
+def write_photograph(path: Path, sample: Sample) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(read_sample(sample).image.permute(1, 2, 0).numpy()).save(path)
+
+
+@pytest.mark.parametrize("name", list(PREPARED))
+def test_prepared_tree(name, official, tmp_path, monkeypatch):
+    target = CATALOGUE[name].default[0]
+    top, images, labels, ending = PREPARED[name]
+    for split, samples in CATALOGUE[name].find(official, [target]).items():
+        for sample in samples:
+            stem = sample.id.split("_")[0] if name == "drive" else sample.id
+            write_photograph(tmp_path / top / split / images / f"{sample.id}.png", sample)
+            write_mask(tmp_path / top / split / labels / f"{stem}{ending}", read_sample(sample).labels[target].numpy())
+    measured = run_through(monkeypatch, name, tmp_path, tmp_path / "run", [target])[target]
+    assert measured["images"] == 2
+
+
+@pytest.mark.parametrize("name", list(WRITERS))
+def test_generic_layout(name, official, tmp_path, monkeypatch):
+    targets = targets_of(name)
+    for split, samples in CATALOGUE[name].find(official, targets).items():
+        for sample in samples:
+            write_photograph(tmp_path / "mine" / split / "images" / f"{sample.id}.JPG", sample)
+            for target in targets:
+                folder = tmp_path / "mine" / split / "masks" / (target.replace(":", "_") if len(targets) > 1 else "")
+                write_mask(folder / f"{sample.id}.png", read_sample(sample).labels[target].numpy())
+    names = [target.replace(":", "_") for target in targets]
+    measured = run_through(monkeypatch, "generic", tmp_path / "mine", tmp_path / "run", names)
+    assert [each["images"] for each in measured.values()] == [2] * len(targets)
+
+
+def test_the_sets_say_what_they_looked_for(tmp_path):
+    for name, entry in CATALOGUE.items():
+        with pytest.raises(UserError, match="expected"):
+            entry.find(tmp_path, list(entry.default))
+        assert name == "generic" or entry.counts
+
+
+def test_a_target_the_set_does_not_have(official, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(monkeypatch, train, "--dataset", "stare", "--data-dir", official, "--target", "disc")
+    assert stop.value.code == 2 and "--target disc: stare has vessels, vessels:vk" in capsys.readouterr().err
+
+
+def test_a_missing_lesion_file_is_an_empty_mask_and_a_missing_folder_an_error(official):
+    root = official / "IDRiD" / "A. Segmentation"
+    found = CATALOGUE["idrid"].find(official, ["SE"])
+    empty = [sample for sample in found["train"] if sample.labels["SE"].path is None]
+    assert empty and not read_sample(empty[0]).labels["SE"].any()
+    folder = root / "2. All Segmentation Groundtruths" / "a. Training Set" / "4. Soft Exudates"
+    folder.rename(folder.with_name("elsewhere"))
+    try:
+        with pytest.raises(UserError, match=r"has no folder 4\. Soft Exudates"):
+            CATALOGUE["idrid"].find(official, ["SE"])
+    finally:
+        folder.with_name("elsewhere").rename(folder)
+
+
+def test_levels_of_agreement_are_nested(official):
+    targets = ["disc:all", "disc", "disc:any"]
+    labels = read_sample(CATALOGUE["drishti-gs"].find(official, targets)["train"][0]).labels
+    areas = [int(labels[target].sum()) for target in targets]
+    assert 0 < areas[0] < areas[1] < areas[2]
+
+
+def test_of_a_stereo_pair_the_left_half_is_taken(official):
+    for sample in CATALOGUE["rim-one-r3"].find(official, ["disc", "disc:exp1"])["train"]:
+        with Image.open(sample.image) as pair:
+            photograph = read_sample(sample)
+            assert photograph.image.shape[2] * 2 == pair.width
+            left = np.asarray(pair.convert("RGB"))[:, : pair.width // 2]
+        assert np.array_equal(photograph.image.permute(1, 2, 0).numpy(), left)
+        assert photograph.labels["disc"].any() and photograph.labels["disc:exp1"].shape == left.shape[:2]
+
+
+def test_train_on_one_set_and_test_on_another(official, tmp_path, monkeypatch, capsys):
+    call(
+        monkeypatch, train, "--data-dir", official, "--encoder", "random", "--epochs", 1, "--crop", 64,
+        "--batch-size", 3, "--val-fraction", 0, "--run-dir", tmp_path,
+    )  # fmt: skip
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", "--dataset", "stare", "--data-dir", official)
+    output = capsys.readouterr().out
+    assert "STARE test, vessels: 2 photographs" in output and "the second observer's drawing" in output
+    with open(tmp_path / "predictions-stare-test" / "per_image.csv", newline="") as file:
+        assert {row["image"] for row in csv.DictReader(file)} == {"im0162", "im0163"}
+    with pytest.raises(UserError, match="idrid has no vessels"):
+        call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", "--dataset", "idrid")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs in ../shared/data")
+def test_real_parts():
+    """What is there, and what is kept back."""
+    found = {name: CATALOGUE[name].find(REAL, targets_of(name)) for name in ("stare", "drishti-gs", "idrid")}
+    counts = {name: {split: len(samples) for split, samples in splits.items()} for name, splits in found.items()}
+    assert counts["stare"] == {"train": 10, "test": 10} and counts["idrid"] == {"train": 54, "test": 27}
+    assert counts["drishti-gs"] == {"train": 9, "test": 3}
+    for name, splits in found.items():
+        assert all(set(sample.labels) == set(targets_of(name)) for sample in splits["train"])
+        assert not any(sample.labels for sample in splits["test"])
+    soft = [sample.labels["SE"].path for sample in found["idrid"]["train"]]
+    assert sum(path is not None for path in soft) == 26
+    vessels = read_sample(found["stare"]["train"][0]).labels["vessels"]
+    assert vessels.shape == (605, 700) and 0.05 < vessels.float().mean() < 0.15
