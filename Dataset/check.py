@@ -5,7 +5,8 @@
     python Dataset/check.py --dataset generic --root mine             # mine/images/* with mine/masks/*
 
 Exit code 1 if a set has a fault (a file that cannot be read, a mask of another size than its photograph, a training or
-validation photograph without label) or was asked for by --dataset and is not there; what is merely missing is no fault.
+validation photograph without label, the same photograph in two splits) or was asked for by --dataset and is not there;
+what is merely missing is no fault.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from tqdm import tqdm
 from DownStream.data import read_sample
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, SegmentationSet
-from DualScaleNet.data import find_photographs, split_of
+from DualScaleNet.data import find_duplicates, find_photographs, split_of
+from DualScaleNet.files import is_turned
 from DualScaleNet.options import HelpFormatter
 from DualScaleNet.runtime import ROOT, UserError, run_script
 
@@ -64,8 +66,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if not args.root.is_dir():
-        raise UserError(f"--root {args.root} is no folder")
+        raise UserError(f"--root {args.root} is no folder: give the one that holds the sets")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
+    for name in wanted:
+        known = SETS[name].targets
+        unknown = [target for target in args.target or () if target not in known and name != "generic"]
+        if unknown:
+            raise UserError(f"--target {unknown[0]}: --dataset {name} has {', '.join(known) or 'no labels'}")
     faults = sum(check_set(name, args.root, bool(args.dataset), args.target) for name in wanted)
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
@@ -92,6 +99,7 @@ def check_set(name: str, root: Path, asked: bool, required: list[str] | None = N
     rows, notes, faults = [COLUMNS], [], []
     for split, samples in splits.items():
         rows.append(check_split(name, split, samples, targets, enough, notes, faults))
+    check_copies(splits, bool(targets), notes, faults)
     for split, expected in (entry.counts or {}).items():
         found = len(splits.get(split, []))
         if found != expected:
@@ -119,7 +127,7 @@ def check_split(
 
     A photograph with labels of fewer than `enough` targets is unlabelled.
     """
-    sizes, blank = [], []
+    sizes, blank, turned = [], [], []
     marked = dict.fromkeys(targets, 0)
     for sample in tqdm(samples, f"{name} {split}", unit="photo", disable=None, leave=False):
         try:
@@ -128,6 +136,8 @@ def check_split(
             faults.append(f"{split}: {error}")
             continue
         sizes.append(tuple(photograph.image.shape[:0:-1]))
+        if photograph.labels and is_turned(sample.image):
+            turned.append(sample)
         for target, label in photograph.labels.items():
             marked[target] += bool(label.any())
             if sample.labels[target].path and not label.any():
@@ -149,12 +159,39 @@ def check_split(
         notes.append(f"{split}: no labels: {why}{way}")
     if blank:
         notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: look whether that is right")
+    if turned:
+        notes.append(f"{split}: an EXIF tag turns {listed(turned)}: look whether the masks are turned too")
     labels = []
     for target in targets:
         labelled = sum(target in sample.labels for sample in samples)
         empty = labelled - marked[target]
         labels.append(f"{target} {labelled}" + (f" ({empty} empty)" if empty else ""))
     return split, counted, str(len(sizes)), ", ".join(labels), str(framed) if framed else "estimated", size_range(sizes)
+
+
+def check_copies(splits: dict[str, list[Sample]], labelled: bool, notes: list[str], faults: list[str]) -> None:
+    """Photographs that occur more than once; adds to `notes` and `faults`.
+
+    Between the splits of a labelled set they falsify the score. Pretraining merges its splits.
+    """
+    split_of_path = {sample.image: split for split, samples in splits.items() for sample in samples}
+    within: dict[str, list[list[Path]]] = {}
+    for group in find_duplicates(list(split_of_path)):
+        first, *others = group
+        named = [split for split in splits if any(split_of_path[path] == split for path in group)]
+        if labelled and len(named) > 1:
+            other = next(path for path in others if split_of_path[path] != split_of_path[first])
+            faults.append(
+                f"{' and '.join(named)}: {first} and {other} are the same photograph: remove one, it falsifies scores"
+            )
+        else:
+            within.setdefault(" and ".join(named), []).append(group)
+    for where, groups in within.items():
+        first, second, *_ = groups[0]
+        notes.append(
+            f"{where}: {len(groups)} photographs occur more than once, {first} and {second} first: "
+            "each copy counts, so keep one of each"
+        )
 
 
 def main_targets(entry: SegmentationSet) -> list[str]:

@@ -1,14 +1,17 @@
 """Labelled photographs in memory, and which of them train, validate and test."""
 
+import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from DownStream.sets.base import Label, Sample
-from DualScaleNet.files import read_image
+from DownStream.fov import estimate_fov
+from DownStream.sets.base import SPLITS, Label, Sample
+from DualScaleNet.files import is_turned, read_drawing, read_image
 from DualScaleNet.runtime import UserError, seeded_generator
 
 
@@ -21,6 +24,11 @@ class Photograph:
     labels: dict[str, Tensor]
     fov: Tensor | None = None
     observer: Tensor | None = None
+
+    @cached_property
+    def field_of_view(self) -> np.ndarray:
+        """(H, W) bool, as shipped, or estimated where none is."""
+        return estimate_fov(self.image.permute(1, 2, 0).numpy()) if self.fov is None else self.fov.numpy()
 
 
 def read_sample(sample: Sample) -> Photograph:
@@ -44,7 +52,9 @@ def read_sample(sample: Sample) -> Photograph:
             values = values[:, :width]
         if values.shape != (height, width):
             sizes = f"{values.shape[1]}x{values.shape[0]}, its photograph {sample.image.name} {width}x{height}"
-            raise UserError(f"{label.path} is {sizes}: they must agree")
+            turned = values.shape == (width, height) and is_turned(sample.image)
+            advice = "its EXIF tag turns the photograph: turn the mask too" if turned else "save it at that size"
+            raise UserError(f"{label.path} is {sizes}: {advice}")
         return torch.from_numpy(values.copy())
 
     labels = {target: mask(label) for target, label in sample.labels.items()}
@@ -54,10 +64,10 @@ def read_sample(sample: Sample) -> Photograph:
 def read_mask(path: Path, level: int | None = None) -> np.ndarray:
     """A binary mask, (H, W) bool: grey values of at least `level`, or above half of the mask's maximum.
 
-    The latter takes 0/1 and 0/255, palettes and colours alike.
+    The latter takes 0/1 and 0/255, 8 and 16 bits, palettes and colours alike.
     """
-    gray = read_image(path, "L")
-    return gray >= level if level is not None else gray > gray.max() / 2
+    values = read_drawing(path)
+    return values >= level if level is not None else values > values.max() / 2
 
 
 def require_labels(samples: list[Sample], targets: list[str]) -> None:
@@ -69,7 +79,7 @@ def require_labels(samples: list[Sample], targets: list[str]) -> None:
     for sample in samples:
         for target in targets:
             if target not in sample.labels:
-                raise UserError(f"{sample.image} has no label for {target}: it can neither train nor validate")
+                raise UserError(f"{sample.image} has no label for {target}: add it, or take the photograph away")
 
 
 def make_split(
@@ -110,3 +120,43 @@ def make_split(
     if not train:
         raise UserError("no photograph is left for training: lower --val-fraction")
     return {"train": train, "val": val, "test": test}
+
+
+def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float) -> dict[str, list[Sample]]:
+    """The user's own split: a JSON object of lists train, val, test, as in a run's split.json.
+
+    Args:
+        found: what the finder returned; a photograph is named by its key there, or by its id where that is unique.
+        label_fraction: share of the training list to train on, from its beginning.
+
+    Raises:
+        UserError: no such file or form, an unknown or repeated photograph, none to train on.
+    """
+    try:
+        lists = json.loads(path.read_text())
+        if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
+            raise ValueError("it must be an object of lists")
+        if unknown := lists.keys() - set(SPLITS):
+            raise ValueError(f"it has a list {min(unknown)}; known are {', '.join(SPLITS)}")
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot use the split file {path}: {error}") from None
+    by_name: dict[str, list[Sample]] = {}
+    for sample in (sample for members in found.values() for sample in members):
+        for name in (sample.key, sample.id):
+            by_name.setdefault(name, []).append(sample)
+    split: dict[str, list[Sample]] = {name: [] for name in SPLITS}
+    taken: set[str] = set()
+    for part, names in lists.items():
+        for name in names:
+            samples = by_name.get(name, [])
+            if len(samples) != 1:
+                problem = "is several photographs: write train/ or test/ before it" if samples else "is not in the data"
+                raise UserError(f"{path}: {name} {problem}")
+            if samples[0].key in taken:
+                raise UserError(f"{path}: {name} stands there twice")
+            taken.add(samples[0].key)
+            split[part].append(samples[0])
+    if not split["train"]:
+        raise UserError(f"{path}: its list train is empty")
+    split["train"] = split["train"][: max(1, round(label_fraction * len(split["train"])))]
+    return split

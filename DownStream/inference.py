@@ -1,22 +1,112 @@
-"""Probability maps at native size, and the statistics that the encoder needs to make them."""
+"""Probability maps of any photograph at native size, and the statistics that the encoder needs to make them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from DownStream.data import Photograph
 from DownStream.model import Segmenter
+from DownStream.region import Region, disc_region, fov_region
 from DownStream.transforms import NetworkInput
 from DualScaleNet.encoder import Encoder
 
+WINDOWS = 4  # that pass through the network together
 
-@torch.inference_mode()
-def predict_probability(model: Segmenter, image: Tensor, network_input: NetworkInput) -> Tensor:
-    """The probability maps of one photograph at native size: (3, H, W) uint8 -> (classes, H, W) float32 on the CPU."""
-    device = next(model.parameters()).device
-    model.eval()
-    x = network_input.pad(network_input.scale(image.to(device)).float() / 255)
-    return network_input.restore(model(x[None])[0].sigmoid(), *image.shape[1:]).cpu()
+
+@dataclass
+class Predictor:
+    """A network with all that stands between it and a photograph.
+
+    `fov_crop`: only the field of view's bounding box passes. `localiser`: only the square around the disc that it finds
+    does. `window`: the scaled photograph passes in overlapping squares of this side, whose maps are blended, in memory
+    that does not grow with the photograph. `tta`: the mean over the eight flips and quarter turns.
+    """
+
+    model: Segmenter
+    network_input: NetworkInput
+    fov_crop: bool = False
+    localiser: "Predictor | None" = None
+    window: int | None = None
+    tta: bool = False
+
+    @classmethod
+    def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
+        """From the content of a segmentation checkpoint; its localiser comes with it."""
+        model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"]))
+        model.load_state_dict(checkpoint["model"])
+        model.to(device, memory_format=torch.channels_last)
+        network_input = NetworkInput(checkpoint["fit"], checkpoint["size"])
+        localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
+        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser)
+
+    @torch.inference_mode()
+    def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
+        """The probability maps (classes, H, W) float32, on the CPU, and the region they come from; zero outside it."""
+        height, width = photograph.image.shape[1:]
+        region = self.region(photograph)
+        if not region.found:
+            return torch.zeros(len(self.model.decoder.classifier.bias), height, width), region
+        self.model.eval()
+        image = region.cut(photograph.image.to(next(self.model.parameters()).device))
+        maps = self._maps(self.network_input.scale(image).float() / 255)
+        maps = self.network_input.restore(maps, region.height, region.width)
+        return region.paste(maps, height, width).cpu(), region
+
+    def region(self, photograph: Photograph) -> Region:
+        """Where the network looks. No label is used."""
+        if self.localiser:
+            # The first target of a localiser is the disc.
+            disc = self.localiser(photograph)[0][0] >= 0.5
+            return disc_region(disc.numpy()) or Region.whole(photograph.image, found=False)
+        return fov_region(photograph.field_of_view) if self.fov_crop else Region.whole(photograph.image)
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """(3, S, T) in [0, 1] -> (classes, S, T)."""
+        if not self.tta:
+            return self._one_view(x)
+        total = 0
+        for mirror in (False, True):
+            for turns in range(4):
+                view = torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
+                maps = torch.rot90(self._one_view(view), -turns, (-2, -1))
+                total = total + (maps.flip(-1) if mirror else maps)
+        return total / 8
+
+    def _one_view(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:]
+        padded = self.network_input.pad(x)
+        if not self.window or self.window >= max(padded.shape[1:]):
+            return self.model(padded[None])[0].sigmoid()[:, :height, :width]
+        return self._by_windows(padded)[:, :height, :width]
+
+    def _by_windows(self, x: Tensor) -> Tensor:
+        """Windows overlap by half; each pixel's probability is their mean, weighted by the distance to their edge."""
+        side, (height, width) = self.window, x.shape[1:]
+        ramp = 1 - (torch.arange(side, device=x.device) + 0.5 - side / 2).abs() / (side / 2)
+        shares = ramp[:, None] * ramp
+        total = torch.zeros(len(self.model.decoder.classifier.bias), height, width, device=x.device)
+        weight = torch.zeros(height, width, device=x.device)
+        corners = [(top, left) for top in starts(height, side) for left in starts(width, side)]
+        for first in range(0, len(corners), WINDOWS):
+            places = [
+                (..., slice(top, top + side), slice(left, left + side))
+                for top, left in corners[first : first + WINDOWS]
+            ]
+            # A side shorter than the window is taken whole.
+            maps = self.model(torch.stack([x[place] for place in places])).sigmoid()
+            for place, one in zip(places, maps, strict=True):
+                part = shares[: one.shape[1], : one.shape[2]]
+                total[place] += one * part
+                weight[place] += part
+        return total / weight
+
+
+def starts(length: int, side: int) -> list[int]:
+    """Where windows begin along a length: every half side, the last one flush with the end."""
+    return [*range(0, max(1, length - side), side // 2), max(0, length - side)] if length > side else [0]
 
 
 @torch.no_grad()

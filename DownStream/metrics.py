@@ -84,8 +84,35 @@ class Histogram:
         counts = np.bincount(index, minlength=2 * LEVELS).astype(np.int64, copy=False)
         return cls(positives=counts[LEVELS:], negatives=counts[:LEVELS])
 
+    def occurring(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positives and negatives of the levels that have a pixel."""
+        occurs = self.positives + self.negatives > 0
+        return self.positives[occurs], self.negatives[occurs]
+
     def __add__(self, other: Histogram) -> Histogram:
         return Histogram(self.positives + other.positives, self.negatives + other.negatives)
+
+
+@dataclass(frozen=True, eq=False)
+class Coarse:
+    """A histogram in fewer bins, so that each photograph of a large set can keep one: for `bootstrap`.
+
+    The bins are as narrow as the levels near 0 and 1, where most probabilities lie, and wider between. `counts` are
+    int64 (2, bins), positives and negatives; the bins from `level` on are those above the threshold.
+    """
+
+    counts: np.ndarray
+    level: int
+
+    @classmethod
+    def of(cls, histogram: Histogram, threshold: float) -> Coarse:
+        """The threshold is one of the bins' edges: only the areas lose by the coarseness, below 1e-4."""
+        level = threshold_level(threshold)
+        logits = np.linspace(-math.log(LEVELS), math.log(LEVELS), 2048)
+        edges = np.union1d(np.rint(LEVELS / (1 + np.exp(-logits))).astype(int), [0, level])
+        edges = edges[edges < LEVELS]
+        counts = [np.add.reduceat(side, edges) for side in (histogram.positives, histogram.negatives)]
+        return cls(np.stack(counts), int(np.searchsorted(edges, level)))
 
 
 def pr_curve(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
@@ -94,10 +121,10 @@ def pr_curve(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
     Linear interpolation between these points is what scikit-learn's `auc(recall, precision)` integrates. Two float64
     arrays of the same length; both are empty if the label has no positive pixel.
     """
-    tp, fp = _counts_from_the_top(histogram)
-    if not tp.size or not tp[-1]:
+    if not histogram.positives.any():
         return np.empty(0), np.empty(0)
-    return np.r_[0.0, tp / tp[-1]], np.r_[1.0, tp / (tp + fp)]
+    tp, fp = _counts_from_the_top(*histogram.occurring())
+    return tp / tp[-1], _precision(tp, fp)
 
 
 def roc_curve(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
@@ -105,10 +132,10 @@ def roc_curve(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
 
     Two float64 arrays of the same length; both are empty if either class has no pixel.
     """
-    tp, fp = _counts_from_the_top(histogram)
-    if not tp.size or not tp[-1] or not fp[-1]:
+    if not histogram.positives.any() or not histogram.negatives.any():
         return np.empty(0), np.empty(0)
-    return np.r_[0.0, fp / fp[-1]], np.r_[0.0, tp / tp[-1]]
+    tp, fp = _counts_from_the_top(*histogram.occurring())
+    return fp / fp[-1], tp / tp[-1]
 
 
 def scores(histogram: Histogram, threshold: float = 0.5) -> dict[str, float]:
@@ -120,25 +147,31 @@ def scores(histogram: Histogram, threshold: float = 0.5) -> dict[str, float]:
     specificity and mcc without a negative one; all of them without a pixel. With both classes in the label and a mask
     that is all of one class, mcc is 0.
     """
-    level = threshold_level(threshold)
-    # Python integers have no upper limit: the products below are exact however many pixels there are.
-    tp, fp = int(histogram.positives[level:].sum()), int(histogram.negatives[level:].sum())
-    fn, tn = int(histogram.positives[:level].sum()), int(histogram.negatives[:level].sum())
-    has_positives, has_negatives = tp + fn > 0, fp + tn > 0
-    mcc = math.nan
-    if has_positives and has_negatives:
-        one_class = tp + fp == 0 or tn + fn == 0
-        mcc = 0.0 if one_class else (tp * tn - fp * fn) / math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return {
-        "f1": 2 * tp / (2 * tp + fp + fn) if has_positives else math.nan,
-        "pr_auc": _area(*pr_curve(histogram)),
-        "auroc": _area(*roc_curve(histogram)),
-        "sensitivity": tp / (tp + fn) if has_positives else math.nan,
-        "specificity": tn / (tn + fp) if has_negatives else math.nan,
-        "accuracy": (tp + tn) / (tp + tn + fp + fn) if has_positives or has_negatives else math.nan,
-        "iou": tp / (tp + fp + fn) if has_positives else math.nan,
-        "mcc": mcc,
-    }
+    values = _measures(histogram.positives, histogram.negatives, threshold_level(threshold))
+    return {name: float(value) for name, value in values.items()}
+
+
+def _measures(positives: np.ndarray, negatives: np.ndarray, level: int) -> dict[str, np.ndarray]:
+    """`scores` of counts by level, (..., L) each: one value for each of the leading indices."""
+    tps, fps = _counts_from_the_top(positives, negatives)
+    total, others = tps[..., -1], fps[..., -1]
+    above = tps.shape[-1] - 1 - level  # how many levels are positive
+    tp, fp = tps[..., above], fps[..., above]
+    fn, tn = total - tp, others - fp
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall, fall_out = tps / total[..., None], fps / others[..., None]
+        mcc = (tp * tn - fp * fn) / (np.sqrt((tp + fp) * (tn + fn)) * np.sqrt(total * others))
+        one_class = (total > 0) & (others > 0) & ((tp + fp == 0) | (tn + fn == 0))
+        return {
+            "f1": np.where(total > 0, 2 * tp / (2 * tp + fp + fn), math.nan),
+            "pr_auc": np.trapezoid(_precision(tps, fps), recall),
+            "auroc": np.trapezoid(recall, fall_out),
+            "sensitivity": tp / total,
+            "specificity": tn / others,
+            "accuracy": (tp + tn) / (total + others),
+            "iou": np.where(total > 0, tp / (tp + fp + fn), math.nan),
+            "mcc": np.where(one_class, 0.0, mcc),
+        }
 
 
 def best_threshold(histogram: Histogram) -> float:
@@ -178,13 +211,39 @@ def summarise(per_image: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     return summary
 
 
-def _counts_from_the_top(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
-    """True and false positives (int64) of each threshold from the highest level that occurs to the lowest."""
-    # Levels without a pixel add no point to a curve; above the highest one precision would be 0 / 0.
-    occurs = np.flatnonzero(histogram.positives + histogram.negatives)[::-1]
-    return np.cumsum(histogram.positives[occurs]), np.cumsum(histogram.negatives[occurs])
+def bootstrap(images: list[Coarse], resamples: int = 2000, seed: int = 0) -> dict[str, dict[str, list[float]]]:
+    """95 % intervals over photographs: they are drawn with replacement, and the 2.5 and 97.5 percentiles are taken.
+
+    Returns {"pooled": {measure: [low, high]}, "per_image": {measure: [low, high]}}, of the measures of all pixels
+    pooled and of the mean over the images. A draw in which a measure is not defined is left out; fewer than two images
+    have no interval: NaN. Percentile bootstrap (Efron and Tibshirani 1993, chapter 13).
+    """
+    if len(images) < 2:
+        return {kind: {name: [math.nan, math.nan] for name in MEASURES} for kind in ("pooled", "per_image")}
+    counts = np.stack([image.counts for image in images]).astype(np.float64)
+    level = images[0].level
+    draws = np.random.default_rng(seed).multinomial(len(images), np.full(len(images), 1 / len(images)), resamples)
+    pooled = np.tensordot(draws.astype(np.float64), counts, 1)
+    each = _measures(counts[:, 0], counts[:, 1], level)
+    with np.errstate(invalid="ignore"):
+        means = {name: draws @ np.nan_to_num(each[name]) / (draws @ ~np.isnan(each[name])) for name in MEASURES}
+    samples = {"pooled": _measures(pooled[:, 0], pooled[:, 1], level), "per_image": means}
+    return {kind: {name: _interval(value) for name, value in values.items()} for kind, values in samples.items()}
 
 
-def _area(x: np.ndarray, y: np.ndarray) -> float:
-    """Trapezoid area under y over x; NaN for a curve without points."""
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1])) / 2) if x.size else math.nan
+def _interval(values: np.ndarray) -> list[float]:
+    """The middle 95 % of the values that are defined."""
+    defined = values[~np.isnan(values)]
+    return np.percentile(defined, (2.5, 97.5)).tolist() if defined.size else [math.nan, math.nan]
+
+
+def _counts_from_the_top(positives: np.ndarray, negatives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts by level (..., L) -> true and false positives (..., L + 1), floats: of no level, the highest, ..., all."""
+    # Floats are exact up to 2**53 pixels, and products of them do not overflow.
+    edge = [(0, 0)] * (positives.ndim - 1) + [(1, 0)]
+    return tuple(np.pad(np.cumsum(counts[..., ::-1], -1, np.float64), edge) for counts in (positives, negatives))
+
+
+def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:
+    """Of no pixel it is 1, where the curve begins; levels above the highest that occurs repeat that point."""
+    return np.divide(tp, tp + fp, out=np.ones_like(tp), where=tp + fp > 0)

@@ -5,14 +5,15 @@
     python DownStream/predict.py --checkpoint best.pth --images mine  # any photographs, without labels
 
 Writes, at native size: probability/ID.png (16 bit, value / 65535), mask/ID.png (0 or 255), overlay/ID.png (green true,
-blue missed, red false); with labels also scores.json and per_image.csv. F1 and PR-AUC come first and are the authors':
-all pixels of all images pooled, whole image, threshold 0.5.
+blue missed, red false), and summary.csv; with labels also report.html, report.md, scores.json and per_image.csv. F1 and
+PR-AUC come first and are the authors': all pixels of all images pooled, whole image, threshold 0.5.
 """
 
 import argparse
+import csv
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,20 +21,18 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from DownStream.data import Photograph, read_sample, require_labels
-from DownStream.fov import estimate_fov
-from DownStream.inference import predict_probability
+from DownStream.data import read_sample, require_labels
+from DownStream.evaluation import Evaluation, protocol_line
+from DownStream.inference import Predictor
 from DownStream.metrics import Histogram, best_threshold, threshold_level, to_levels
-from DownStream.model import Segmenter
-from DownStream.report import Evaluation, overlay
+from DownStream.report import overlay, write_report
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.transforms import NetworkInput
+from DownStream.transforms import STRIDE
 from DualScaleNet.checkpoint import load_checkpoint
 from DualScaleNet.data import find_photographs
-from DualScaleNet.encoder import Encoder
-from DualScaleNet.files import write_image
-from DualScaleNet.options import HelpFormatter
+from DualScaleNet.files import replacing, write_image
+from DualScaleNet.options import HelpFormatter, positive_int
 from DualScaleNet.runtime import ROOT, UserError, run_script, select_device
 
 
@@ -71,11 +70,21 @@ def parse_args() -> argparse.Namespace:
         help="of the mask; val or train: the one with the best F1 on those photographs; the authors took 0.5",
     )
     parser.add_argument(
+        "--window", type=positive_int, metavar="PX",
+        help="predict in overlapping squares of this side, blended, for photographs too large for the memory",
+    )
+    parser.add_argument(
+        "--tta", action="store_true", help="test-time augmentation: the mean over flips and quarter turns, 8 passes"
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="FOLDER",
         help="what is written (default: beside the checkpoint, predictions-SPLIT or predictions-NAME of --images)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.window and args.window % STRIDE:
+        parser.error(f"--window {args.window}: must be a multiple of {STRIDE}, the stride of the encoder")
+    return args
 
 
 def main() -> None:
@@ -84,12 +93,8 @@ def main() -> None:
     path = args.checkpoint or newest_checkpoint()
     checkpoint = load_checkpoint(path, "segmentation")
     targets = checkpoint["targets"]
-    model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(targets)).to(device)
-    model.load_state_dict(checkpoint["model"])
-    network_input = NetworkInput(checkpoint["fit"], checkpoint["size"])
-
-    def predict(photograph: Photograph) -> np.ndarray:
-        return to_levels(predict_probability(model, photograph.image, network_input).numpy())
+    predictor = Predictor.load(checkpoint, device)
+    predictor.window, predictor.tta = args.window, args.tta
 
     if args.images:
         samples, source = photographs_in(args.images), str(args.images)
@@ -104,40 +109,97 @@ def main() -> None:
     thresholds = dict.fromkeys(targets, args.threshold)
     if isinstance(args.threshold, str):
         data_dir = None if args.dataset else args.data_dir
-        thresholds = choose_thresholds(predict, own_samples(checkpoint, args.threshold, data_dir), targets)
+        thresholds = choose_thresholds(predictor, own_samples(checkpoint, args.threshold, data_dir), targets)
 
-    evaluations = {target: Evaluation() for target in targets}
-    estimated = 0  # fields of view
+    evaluations = {target: Evaluation(thresholds[target]) for target in targets}
+    summary: list[dict[str, Any]] = []
+    unreadable, without_disc, cut_off = [], [], []
+    estimated = 0  # fields of view of labelled photographs
     for sample in tqdm(samples, "predict", unit="photo", disable=None):
-        photograph = read_sample(sample)
+        try:
+            photograph = read_sample(sample)
+        except UserError as error:
+            if not args.images:
+                raise  # a label that silently drops out would falsify the score
+            tqdm.write(f"left out: {error}", file=sys.stderr)
+            unreadable.append(sample)
+            continue
         image = photograph.image.permute(1, 2, 0).numpy()
-        fov = as_array(photograph.fov)
-        if fov is None and photograph.labels:
-            fov, estimated = estimate_fov(image), estimated + 1
-        for target, levels in zip(targets, predict(photograph), strict=True):
+        estimated += bool(photograph.labels) and photograph.fov is None
+        maps, region = predictor(photograph)
+        if not region.found:
+            without_disc.append(sample.id)
+        row = {"image": sample.id, "width": image.shape[1], "height": image.shape[0]}
+        for target, levels in zip(targets, to_levels(maps.numpy()), strict=True):
             mask = levels >= threshold_level(thresholds[target])
             label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
             files = {"probability": levels, "mask": mask * np.uint8(255), "overlay": overlay(image, mask, label)}
             for folder, array in files.items():
                 write_image(target_folder(out, target, targets) / folder / f"{sample.id}.png", array)
+            row[f"{target} marked"] = mask[photograph.field_of_view].mean()
+            row[f"{target} highest probability"] = levels.max() / 65535
             if label is not None:
-                evaluations[target].add(sample.id, levels, label, fov, observer)
+                evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer)
+                inside = region.cut(photograph.labels[target]).sum()
+                if predictor.localiser and region.found and inside < label.sum() and sample.id not in cut_off:
+                    cut_off.append(sample.id)
+        summary.append(row)
 
-    print(f"{len(samples)} photographs ({source}): maps, masks and overlays in {out}")
+    write_summary(out / "summary.csv", summary)
+    print(f"{len(summary)} photographs ({source}): maps, masks and overlays in {out}")
+    notes = region_notes(without_disc, cut_off, len(summary))
+    for note in notes:
+        print(f"note: {note}")
     for target, evaluation in evaluations.items():
-        if not evaluation.images:
+        print(marked_line(target, summary))
+        if not len(evaluation):
             print(f"{target}: there are no labels, hence nothing to score")
             continue
-        if len(evaluation.images) < len(samples):
-            print(f"{target}: {len(samples) - len(evaluation.images)} photographs have no label: they are not scored")
+        if len(evaluation) < len(samples):
+            print(f"{target}: {len(samples) - len(evaluation)} photographs have no label: they are not scored")
         protocol = {
-            "source": source, "target": target, "images": len(evaluation.images), "threshold": thresholds[target],
+            "source": source, "target": target, "images": len(evaluation), "threshold": thresholds[target],
             "threshold_from": "given" if args.threshold == thresholds[target] else args.threshold,
             "field_of_view": f"estimated for {estimated} photographs" if estimated else "shipped",
+            "window": args.window, "tta": args.tta, "notes": notes,
             "checkpoint": str(path), "epoch": checkpoint["epoch"], "trained_on": checkpoint["dataset"],
-        }
-        print("\n" + evaluation.table(protocol))
-        evaluation.write(target_folder(out, target, targets), protocol)
+        }  # fmt: skip
+        folder = target_folder(out, target, targets)
+        evaluation.write(folder, protocol)
+        write_report(folder, protocol, evaluation, samples)
+        print(f"\n{protocol_line(protocol)}\n\n{evaluation.table()}\n\nreport: {folder / 'report.html'}")
+    if unreadable:
+        raise UserError(f"{len(unreadable)} of {len(samples)} photographs could not be read and were left out")
+
+
+def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
+    """One row a photograph: its size, and for each target the share of the field of view that is marked."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        if rows:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
+    """How much is marked over all photographs, in one line: what stands out in a folder of thousands."""
+    marked = {row["image"]: row[f"{target} marked"] for row in rows}
+    if not marked:
+        return f"{target}: no photograph was predicted"
+    low, middle, high = np.percentile(list(marked.values()), (0, 50, 100))
+    blank = [name for name, value in marked.items() if value == 0]
+    line = f"{target}: marked in the field of view {middle:.2%} (median), {low:.2%} to {high:.2%}"
+    return line + (f"; nothing in {len(blank)} photographs, {blank[0]} first" if blank else "")
+
+
+def region_notes(without_disc: list[str], cut_off: list[str], count: int) -> list[str]:
+    """What went wrong in finding the disc, for the screen and the report."""
+    notes = []
+    if without_disc:
+        notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
+    if cut_off:
+        notes.append(f"part of a label lies outside of the region in {len(cut_off)}: {', '.join(cut_off)}")
+    return notes
 
 
 def as_array(mask: Tensor | None) -> np.ndarray | None:
@@ -150,16 +212,21 @@ def target_folder(out: Path, target: str, targets: list[str]) -> Path:
     return out if len(targets) == 1 else out / target.replace(":", "_")
 
 
-def choose_thresholds(
-    predict: Callable[[Photograph], np.ndarray], samples: list[Sample], targets: list[str]
-) -> dict[str, float]:
-    """For each target the threshold with the best pooled F1 on training or validation photographs."""
+def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float]:
+    """For each target the threshold with the best pooled F1 on training or validation photographs.
+
+    Raises:
+        UserError: a photograph has no label, or nothing is marked in any.
+    """
     require_labels(samples, targets)
     pooled = dict.fromkeys(targets, Histogram.zero())
-    for sample in samples:
+    for sample in tqdm(samples, "threshold", unit="photo", disable=None, leave=False):
         photograph = read_sample(sample)
-        for target, levels in zip(targets, predict(photograph), strict=True):
+        for target, levels in zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True):
             pooled[target] += Histogram.of(levels, photograph.labels[target].numpy())
+    for target, histogram in pooled.items():
+        if not histogram.positives.any():
+            raise UserError(f"no threshold can be chosen for {target}: nothing is marked in those labels")
     return {target: best_threshold(histogram) for target, histogram in pooled.items()}
 
 

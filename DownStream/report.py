@@ -1,17 +1,100 @@
-"""What an evaluation leaves behind: overlays, a table on screen, scores as CSV and JSON."""
+"""Pictures of an evaluation: the overlay of a mask on its photograph, and the report that puts all of it on a page."""
 
-import csv
+import base64
+import io
 import math
+import re
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm import tqdm
 
-from DownStream.metrics import MEASURES, Histogram, scores, summarise, to_levels
-from DualScaleNet.files import replacing, write_json
+from DownStream.data import read_sample
+from DownStream.evaluation import REGIONS, Evaluation, protocol_line
+from DownStream.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
+from DownStream.sets.base import Sample
+from DualScaleNet.files import read_image, replacing
 
 TRUE, MISSED, FALSE = (60, 220, 90), (60, 120, 255), (255, 60, 50)  # green, blue, red
-REGIONS = {"whole": "whole image", "fov": "field of view"}
+TITLES = {
+    "f1": "F1 (Dice)", "pr_auc": "PR-AUC", "auroc": "AUROC", "sensitivity": "Sensitivity",
+    "specificity": "Specificity", "accuracy": "Accuracy", "iou": "IoU", "mcc": "MCC",
+}  # fmt: skip
+CURVES = {
+    "pr_auc": ("Precision-recall", pr_curve, "Recall", "Precision", "lower left"),
+    "auroc": ("ROC", roc_curve, "False positive rate (1 - specificity)", "Sensitivity", "lower right"),
+}
+LINES = {"whole": ("#0b5cad", "-"), "fov": ("#c2570c", "--")}
+CURVE_POINTS = 500
+STRIPS = 100  # photographs shown, the worst ones
+WORST = 10  # photographs whose overlays report.md links to
+PICTURE = 320  # pixels, the longer side of a picture in a strip
+ORDER = "Scores of the whole image; the lowest F1 comes first, photographs without F1 last."
+
+STYLE = """
+:root { color-scheme: light; --ink: #1f2937; --grey: #5b6472; --line: #d5dbe3; --pale: #f5f7fa }
+* { box-sizing: border-box }
+body { margin: 0; color: var(--ink); background: #fff; font: 1rem/1.5 system-ui, sans-serif }
+main { max-width: 1160px; margin: auto; padding: 24px 16px }
+h1 { margin: 0 0 8px; font-size: 1.75rem; line-height: 1.2 }
+h2 { margin: 40px 0 12px; font-size: 1.25rem }
+p, ul { max-width: 90ch }
+h1, h2, h3, p, li, dd { overflow-wrap: anywhere }
+.facts { display: flex; flex-wrap: wrap; gap: 8px 32px; margin: 16px 0 0 }
+.facts dt { color: var(--grey); font-size: .8rem }
+.facts dd { margin: 0; font-weight: 600 }
+.notes { margin-top: 24px; padding: 12px 20px; border-left: 6px solid #d97706; background: #fff7e6 }
+.notes h2 { margin: 0 }
+.notes ul { margin: 4px 0 0; padding-left: 20px }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 24px 40px }
+.pair svg { display: block; width: 100%; max-width: 520px; height: auto; margin: auto }
+.scroll { overflow-x: auto }
+table { width: 100%; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
+caption { padding-bottom: 4px; text-align: left; font-weight: 600 }
+th, td { padding: 5px 6px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
+th:first-child { padding-left: 0; text-align: left }
+thead th { color: var(--grey); font-size: .8rem; font-weight: 600; vertical-align: bottom }
+tbody th { font-weight: 400 }
+tbody tr:nth-child(-n+2) > * { font-weight: 600 }
+td { white-space: nowrap }
+td small { display: block; color: var(--grey); font-weight: 400 }
+.remarks { color: var(--grey); font-size: .9rem; padding-left: 20px }
+.legend span { display: inline-block; margin-right: 16px }
+.legend i { display: inline-block; width: .8em; height: .8em; margin-right: 6px; border-radius: 2px }
+.strip { margin-top: 24px; break-inside: avoid }
+.strip h3 { display: flex; flex-wrap: wrap; gap: 0 20px; margin: 0 0 6px; font-size: 1rem }
+.strip h3 span { color: var(--grey); font-weight: 400; font-variant-numeric: tabular-nums }
+.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px }
+figure { margin: 0 }
+figure img { display: block; width: 100%; height: auto; background: #000 }
+figcaption { color: var(--grey); font-size: .8rem }
+footer { margin-top: 40px; color: var(--grey); font-size: .8rem }
+@media (max-width: 640px) {
+  table { font-size: .78rem }
+  thead th { font-size: .7rem }
+  th, td { padding: 5px 3px }
+  .pictures { grid-template-columns: 1fr 1fr }
+}
+@media print {
+  @page { margin: 14mm }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  :root { font-size: 12px }
+  main { max-width: none; padding: 0 }
+  h2 { break-after: avoid }
+  table, .remarks, .pair svg, .notes { break-inside: avoid }
+  .scroll { overflow: visible }
+  h2 { margin-top: 24px }
+  .pair { grid-template-columns: 1fr 1fr; gap: 16px }
+  .pictures { grid-template-columns: repeat(4, 1fr) }
+}
+"""
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np.ndarray:
@@ -28,89 +111,259 @@ def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np
     return painted
 
 
-class Evaluation:
-    """Histograms of one target, per image and pooled, over the whole image and inside the field of view."""
+def write_report(folder: Path, protocol: dict[str, Any], evaluation: Evaluation, samples: list[Sample]) -> None:
+    """Writes `report.html`, one file that needs no other, and for a paper's supplement `report.md` with `curves.png`.
 
-    def __init__(self) -> None:
-        self.images: dict[str, dict[str, Histogram]] = {}
-        self.observer: dict[str, Histogram] = {}  # pooled: a second person's drawing against the same labels
+    Args:
+        folder: where predict.py left probability/ID.png and overlay/ID.png of each photograph.
+        protocol: what was measured and how; its "notes", if it has any, are sentences that the reader must not miss.
+        evaluation: of at least one photograph.
+        samples: where the photographs and labels are; those that were not evaluated are passed over.
 
-    def add(
-        self, name: str, levels: np.ndarray, label: np.ndarray, fov: np.ndarray, observer: np.ndarray | None = None
-    ) -> None:
-        """Counts one image: levels (H, W) uint16; label, fov and the second observer's label (H, W) bool."""
-        inside = {"whole": None, "fov": fov}
-        self.images[name] = {region: Histogram.of(levels, label, mask) for region, mask in inside.items()}
-        if observer is not None:
-            drawn = to_levels(observer)
-            for region, mask in inside.items():
-                self.observer[region] = self.observer.get(region, Histogram.zero()) + Histogram.of(drawn, label, mask)
-
-    def pooled(self, region: str = "whole") -> Histogram:
-        """All pixels of all images together."""
-        return sum((histograms[region] for histograms in self.images.values()), Histogram.zero())
-
-    def measures(self, threshold: float) -> dict[str, dict[str, Any]]:
-        """{region: {"pooled": {measure: value}, "per_image": {measure: {mean, std, defined, undefined}}, ...}}.
-
-        Where there is a second observer, "observer" has the pooled measures of that person's drawing.
-        """
-        measures = {}
-        for region in REGIONS:
-            measures[region] = {
-                "pooled": scores(self.pooled(region), threshold),
-                "per_image": summarise([scores(image[region], threshold) for image in self.images.values()]),
-            }
-            if self.observer:
-                measures[region]["observer"] = scores(self.observer[region])
-        return measures
-
-    def write(self, folder: Path, protocol: dict[str, Any]) -> None:
-        """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
-        threshold = protocol["threshold"]
-        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(threshold)}))
-        with replacing(folder / "per_image.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["image", "region", *MEASURES])
-            writer.writeheader()
-            for name, histograms in self.images.items():
-                for region, histogram in histograms.items():
-                    writer.writerow({"image": name, "region": region, **scores(histogram, threshold)})
-
-    def table(self, protocol: dict[str, Any]) -> str:
-        """The protocol line and the measures: the authors' two first; pooled, then mean ± sd over the images."""
-        measures = self.measures(protocol["threshold"])
-        heading = f"{'pooled':>10}{'per image':>20}  "
-        lines = [
-            protocol_line(protocol),
-            "",
-            " " * 12 + "".join(f"{title:^32}" for title in REGIONS.values()),
-            " " * 12 + heading * len(REGIONS),
-        ]
-        for name in MEASURES:
-            cells = ""
-            for values in measures.values():
-                each = values["per_image"][name]
-                cells += f"{values['pooled'][name]:10.4f}{each['mean']:12.4f} ± {each['std']:.4f} "
-            lines.append(f"{name:<12}{cells}")
-        if self.observer:
-            lines.append(f"the second observer's drawing has a pooled F1 of {measures['whole']['observer']['f1']:.4f}")
-        undefined = measures["whole"]["per_image"]["f1"]["undefined"]
-        if undefined:
-            lines.append(f"images without a positive pixel, hence without F1, left out of the means: {undefined}")
-        return "\n".join(line.rstrip() for line in lines)
+    Raises:
+        UserError: a photograph, a label or a saved map cannot be read.
+    """
+    measures = evaluation.measures()
+    _write_html(folder, protocol, evaluation, measures, {sample.id: sample for sample in samples})
+    _write_markdown(folder, protocol, evaluation, measures)
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    for axes, area in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
+        _draw(axes, area, evaluation, measures)
+    with replacing(folder / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=200)
 
 
-def protocol_line(protocol: dict[str, Any]) -> str:
-    """What was measured, how, in one line."""
-    chosen = "" if protocol["threshold_from"] == "given" else f" chosen on {protocol['threshold_from']}"
-    return (
-        f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
-        f"threshold {protocol['threshold']:.4g}{chosen}, field of view {protocol['field_of_view']}"
+def _write_html(
+    folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: dict, samples: dict[str, Sample]
+) -> None:
+    title = escape(_title(protocol))
+    facts = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>\n" for name, value in _facts(protocol).items())
+    notes = ""
+    if protocol.get("notes"):
+        notes = f'<section class="notes"><h2>Notes</h2>\n{_html_list(protocol["notes"])}</section>\n'
+    tables = "\n".join(_html_table(region, measures[region]) for region in REGIONS)
+    curves = "\n".join(_svg(area, evaluation, measures) for area in CURVES)
+    swatches = {"true": TRUE, "missed": MISSED, "false": FALSE}
+    legend = "".join(f'<span><i style="background: rgb{colour}"></i>{name}</span>' for name, colour in swatches.items())
+    ranking = _ranking(evaluation)
+    left_out = len(ranking) - STRIPS
+    omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
+    with replacing(folder / "report.html") as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+<p>{escape(protocol_line(protocol))}</p>
+<dl class="facts">
+{facts}</dl>
+{notes}<h2>Scores</h2>
+<div class="pair">
+{tables}
+</div>
+{_html_list(_remarks(measures), "remarks")}
+<h2>Curves of all pixels pooled</h2>
+<div class="pair">
+{curves}
+</div>
+<h2>Photographs</h2>
+<p>{ORDER}{omission}</p>
+<p class="legend">Overlay: {legend}</p>
+""")
+        # One photograph at a time: the memory stays the same however many there are.
+        for name in tqdm(ranking[:STRIPS], "report", unit="photo", disable=None):
+            file.write(_strip(folder, protocol["target"], samples[name], evaluation.rows["whole"][name]))
+        file.write("<footer>Research software, not a medical device.</footer>\n</main>\n</body>\n</html>\n")
+
+
+def _html_list(sentences: list[str], style: str = "") -> str:
+    items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
+    return f'<ul class="{style}">\n{items}</ul>' if style else f"<ul>\n{items}</ul>"
+
+
+def _html_table(region: str, values: dict[str, Any]) -> str:
+    heads = ["Measure", "Pooled<br>[95 %]", "Per image, mean ± sd<br>[95 % of the mean]"]
+    heads += ["Second<br>observer"] if "observer" in values else []
+    body = ""
+    for title, pooled, interval, mean, mean_interval, *observer in _table(values):
+        cells = [f"{pooled}<small>{interval}</small>", f"{mean}<small>{mean_interval}</small>", *observer]
+        body += f'<tr><th scope="row">{title}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+    head = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    parts = f"<caption>{REGIONS[region].capitalize()}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
+    return f'<div class="scroll"><table>\n{parts}\n</table></div>'
+
+
+def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> str:
+    """Photograph, label, probability and overlay of one photograph, side by side."""
+    photograph = read_sample(sample)
+    pictures = {
+        "photograph": photograph.image.permute(1, 2, 0).numpy(),
+        "label": photograph.labels[target].numpy() * np.uint8(255),
+        "probability": read_image(folder / "probability" / f"{sample.id}.png", "L"),
+        "overlay": read_image(folder / "overlay" / f"{sample.id}.png"),
+    }
+    name = escape(sample.id)
+    figures = "".join(
+        f'<figure><img src="{_jpeg(array)}" alt="{kind} of {name}"><figcaption>{kind}</figcaption></figure>\n'
+        for kind, array in pictures.items()
     )
+    values = "".join(f"<span>{TITLES[key]} {_number(row[key])}</span>" for key in ("f1", "pr_auc", "sensitivity"))
+    return f'<section class="strip"><h3>{name} {values}</h3>\n<div class="pictures">\n{figures}</div></section>\n'
 
 
-def _nan_to_none(value: Any) -> Any:
-    """JSON knows no NaN."""
-    if isinstance(value, dict):
-        return {key: _nan_to_none(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _jpeg(array: np.ndarray) -> str:
+    """A picture (H, W) or (H, W, 3) uint8, shrunk, as a data URL."""
+    image, buffer = Image.fromarray(array), io.BytesIO()
+    image.thumbnail((PICTURE, PICTURE))
+    image.save(buffer, "JPEG", quality=80, subsampling=0)  # halved colours would blur the overlay's thin lines
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: dict) -> None:
+    rows, ranking = evaluation.rows["whole"], _ranking(evaluation)
+    lines = [f"# {_markdown(_title(protocol))}", "", _markdown(protocol_line(protocol)), ""]
+    lines += [f"- {name}: {_markdown(value)}" for name, value in _facts(protocol).items()]
+    if protocol.get("notes"):
+        lines += ["", "## Notes", "", *(f"- **{_markdown(note)}**" for note in protocol["notes"])]
+    for region, values in measures.items():
+        heads = ["Measure", "Pooled", "95 % interval", "Per image, mean ± sd", "95 % interval of the mean"]
+        heads += ["Second observer"] if "observer" in values else []
+        lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
+    lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
+    lines += ["", "## Curves of all pixels pooled", "", "![Precision-recall and ROC curves](curves.png)"]
+    table = [[_markdown(name), *(_number(rows[name][key]) for key in MEASURES)] for name in ranking]
+    heads = ["Photograph", *(TITLES[key] for key in MEASURES)]
+    lines += ["", "## Photographs", "", ORDER, "", *_markdown_table(heads, table)]
+    worst = [name for name in ranking if not math.isnan(rows[name]["f1"])][:WORST]
+    lines += ["", "Overlays (green true, blue missed, red false) of those with the lowest F1:", ""] if worst else []
+    lines += [f"- [{_markdown(name)}]({quote(f'overlay/{name}.png')})" for name in worst]
+    with replacing(folder / "report.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _markdown_table(heads: list[str], rows: list[list[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (heads, ["---"] + ["---:"] * (len(heads) - 1), *rows)]
+
+
+def _markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>&|~$#])", r"\\\1", text)
+
+
+def _ranking(evaluation: Evaluation) -> list[str]:
+    """The photographs' names, the lowest F1 first, those without F1 last."""
+    f1 = {name: row["f1"] for name, row in evaluation.rows["whole"].items()}
+    return sorted(f1, key=lambda name: (math.inf if math.isnan(f1[name]) else f1[name], name))
+
+
+def _title(protocol: dict[str, Any]) -> str:
+    return f"{protocol['source']}: {protocol['target']}"
+
+
+def _facts(protocol: dict[str, Any]) -> dict[str, str]:
+    """What protocol_line does not say, or not in full."""
+    chosen = protocol["threshold_from"]
+    reason = "given" if chosen == "given" else f"the best pooled F1 on {chosen} photographs"
+    facts = {
+        "checkpoint": Path(protocol["checkpoint"]).name,
+        "epoch": str(protocol["epoch"]),
+        "trained on": str(protocol["trained_on"]),
+        "threshold": f"{protocol['threshold']:.4g}, {reason}",
+    }
+    if protocol.get("window"):
+        facts["predicted in"] = f"squares of {protocol['window']} px"
+    if protocol.get("tta"):
+        facts["test-time augmentation"] = "flips and quarter turns"
+    return facts
+
+
+def _table(values: dict[str, Any]) -> list[list[str]]:
+    """A region's rows: measure, pooled, interval, mean ± sd, interval and, where there is one, the second observer."""
+    rows = []
+    for name in MEASURES:
+        each = values["per_image"][name]
+        deviation = "" if math.isnan(each["std"]) else f" ± {_number(each['std'])}"
+        row = [TITLES[name], _number(values["pooled"][name]), _interval(values["pooled_interval"][name])]
+        row += [_number(each["mean"]) + deviation, _interval(each["interval"])]
+        if "observer" in values:  # a drawing is one point of a curve and has no area under it
+            row.append("–" if name in CURVES else _number(values["observer"][name]))
+        rows.append(row)
+    return rows
+
+
+def _remarks(measures: dict[str, dict[str, Any]]) -> list[str]:
+    """What belongs under the tables."""
+    undefined = {region: values["per_image"]["f1"]["undefined"] for region, values in measures.items()}
+    counts = ", ".join(f"{count} ({REGIONS[region]})" for region, count in undefined.items())
+    remarks = [
+        "Pooled: all pixels of all photographs together. F1 and PR-AUC of the whole image are the authors' measures.",
+        "Intervals: 95 %, percentile bootstrap over photographs, 2000 draws.",
+        f"Photographs without a positive pixel in their label, hence without F1, left out of its mean: {counts}.",
+    ]
+    if "observer" in measures["whole"]:
+        remarks.append(
+            "Second observer: that person's drawings against the same labels, pooled over the photographs that have "
+            "one; a drawing has no curve, hence no area."
+        )
+    return remarks
+
+
+def _svg(area: str, evaluation: Evaluation, measures: dict) -> str:
+    """A curve as an element of an HTML page."""
+    figure, buffer = Figure(figsize=(5, 4.6), layout="constrained"), io.StringIO()
+    _draw(figure.subplots(), area, evaluation, measures)
+    with matplotlib.rc_context({"svg.hashsalt": area}):  # the same evaluation gives the same file
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
+    svg = buffer.getvalue()
+    svg = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{area}-", svg[svg.index("<svg") :])  # two curves share the page's names
+    return svg.replace("<svg", f'<svg role="img" aria-label="{CURVES[area][0]} curve"', 1)
+
+
+def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: dict) -> None:
+    """The pooled curve of each region with its area, the mask's point on it and the second observer's."""
+    title, curve, xlabel, ylabel, corner = CURVES[area]
+    for region, (colour, line) in LINES.items():
+        label = f"{REGIONS[region]}, {TITLES[area]} {_number(measures[region]['pooled'][area])}"
+        axes.plot(*_thinned(*curve(evaluation.pooled[region])), line, color=colour, label=label)
+        axes.plot(*_point(area, evaluation.pooled[region], evaluation.threshold), "o", color=colour)
+        if region in evaluation.observer:
+            axes.plot(*_point(area, evaluation.observer[region], 0.5), "D", color=colour, markerfacecolor="none")
+    axes.plot([], [], "o", color="0.4", label=f"threshold {evaluation.threshold:.4g}")
+    if evaluation.observer:
+        axes.plot([], [], "D", color="0.4", markerfacecolor="none", label="second observer")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc=corner, fontsize=9)
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most CURVE_POINTS points of a curve, evenly spaced along it, both ends among them."""
+    if len(x) <= CURVE_POINTS:
+        return x, y
+    length = np.cumsum(np.hypot(np.diff(x, prepend=x[0]), np.diff(y, prepend=y[0])))
+    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], CURVE_POINTS)))
+    return x[chosen], y[chosen]
+
+
+def _point(area: str, histogram: Histogram, threshold: float) -> tuple[list[float], list[float]]:
+    """Where the mask at the threshold lies beside the curve; nowhere if it is not defined."""
+    level = threshold_level(threshold)
+    tp, fp = int(histogram.positives[level:].sum()), int(histogram.negatives[level:].sum())
+    positives, negatives = int(histogram.positives.sum()), int(histogram.negatives.sum())
+    if area == "pr_auc":
+        return ([tp / positives], [tp / (tp + fp)]) if positives and tp + fp else ([], [])
+    return ([fp / negatives], [tp / positives]) if positives and negatives else ([], [])
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def _interval(bounds: list[float]) -> str:
+    return "–" if math.isnan(bounds[0]) else f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"

@@ -3,6 +3,7 @@
     python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, the authors' settings
     python DownStream/train.py --data-dir mine --dataset generic      # mine/images/* with mine/masks/*
     python DownStream/train.py --encoder random --folds 4 --fold 0    # a baseline, one fold held out
+    python DownStream/train.py --dataset drishti-gs --target disc cup # several targets, one network
 
 Writes into the run folder: last.pth, best.pth (by F1 on validation images, if there are any), log.csv, curves.png,
 args.json, split.json. The same command goes on where a stopped run left off. DownStream/predict.py scores.
@@ -13,26 +14,29 @@ import math
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from DownStream.data import make_split, read_sample, require_labels
-from DownStream.inference import predict_probability, reestimate_batch_norm
+from DownStream.data import make_split, read_sample, read_split, require_labels
+from DownStream.inference import Predictor, reestimate_batch_norm
+from DownStream.loss import binary_cross_entropy
 from DownStream.metrics import Histogram, scores, to_levels
 from DownStream.model import Segmenter
+from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.transforms import STRIDE, NetworkInput, training_pair
+from DownStream.transforms import STRIDE, NetworkInput, TrainingPhotograph, training_pair
 from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
 from DualScaleNet.files import write_json
 from DualScaleNet.options import (
     HelpFormatter,
+    add_machine,
+    add_schedule,
     natural_int,
     plain_options,
     positive,
@@ -69,6 +73,29 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--folds", type=positive_int, metavar="K", help="cut the training list into K folds")
     group.add_argument("--fold", type=natural_int, default=0, metavar="k", help="the fold to test on, from 0")
+    group.add_argument(
+        "--split-file", type=Path, metavar="FILE",
+        help="your own split, a JSON object of lists train, val, test of names, as in a run's split.json; it wins",
+    )
+    group.add_argument(
+        "--fov", nargs="+", default=[], choices=["loss", "crop"],
+        help="what the field of view serves for in training; loss: no other pixel counts; crop: photographs are cut to "
+        "its bounding box, and maps pasted back; the authors used neither",
+    )
+    group.add_argument(
+        "--roi", default="full", choices=["full", "disc"],
+        help="disc: the network sees a square around the optic disc, as the authors had it for RIM-ONE r3 and "
+        "Drishti-GS; --localiser finds it",
+    )
+    group.add_argument(
+        "--localiser", type=Path, metavar="FILE",
+        help="for --roi disc: a checkpoint trained here with --target disc on whole photographs; the new checkpoint "
+        "carries it",
+    )
+    group.add_argument(
+        "--size", type=positive_int, metavar="PX",
+        help="side of the network's input: photographs are resized to it or padded up to it (default: the set's)",
+    )
 
     group = parser.add_argument_group("network")
     group.add_argument(
@@ -89,20 +116,13 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
     group.add_argument("--batch-size", type=positive_int, metavar="N", help="(default: the set's; DRIVE 1)")
     group.add_argument("--lr", type=positive, help="learning rate (default: the set's; DRIVE 0.001)")
-    group.add_argument(
-        "--schedule", default="constant", choices=["constant", "cosine"],
-        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
-    )
+    add_schedule(group)
     group.add_argument("--weight-decay", type=weight, default=1e-6, metavar="W", help="L2 penalty, as the authors")
     group.add_argument(
         "--crop", type=positive_int, metavar="PX",
         help="train on random squares of this side; by default on whole photographs, as the authors",
     )
-    group.add_argument(
-        "--precision", default="auto", choices=["auto", "float32", "bfloat16"],
-        help="auto: bfloat16 on a GPU that has it, else float32; recent CPUs are twice as fast with bfloat16",
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_machine(group)
     group.add_argument("--seed", type=natural_int, default=0, help="of the split, the weights, the order, the views")
 
     group = parser.add_argument_group("run")
@@ -133,8 +153,16 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--fold {args.fold}: with --folds {args.folds} the last is {args.folds - 1}")
     if not 0 <= args.val_fraction < 1:
         parser.error(f"--val-fraction {args.val_fraction}: must be at least 0 and below 1")
-    if args.crop and args.crop % 32:
-        parser.error(f"--crop {args.crop}: must be a multiple of 32, the stride of the encoder")
+    if args.split_file and args.folds:
+        parser.error("--split-file and --folds exclude each other")
+    if (args.roi == "disc") != bool(args.localiser):
+        parser.error("--roi disc and --localiser FILE belong together: train one with --target disc --roi full first")
+    if args.roi == "disc" and (not settings.roi_size or "crop" in args.fov):
+        parser.error("--roi disc is for rim-one-r3 and drishti-gs, and excludes --fov crop")
+    if args.crop and (args.crop % STRIDE or args.crop < 64):
+        parser.error(f"--crop {args.crop}: must be a multiple of {STRIDE}, the stride of the encoder, and at least 64")
+    if args.size and args.size < 64:
+        parser.error(f"--size {args.size}: must be at least 64")
     return args
 
 
@@ -142,19 +170,29 @@ def main() -> None:
     args = parse_args()
     device = select_device(args.device)
     settings = CATALOGUE[args.dataset]
-    found = settings.find(args.data_dir, args.target)
-    samples = make_split(found, args.val_fraction, args.label_fraction, args.folds, args.fold, args.seed)
+    around = ["disc"] if args.roi == "disc" else []
+    found = settings.find(args.data_dir, list(dict.fromkeys([*args.target, *around])))
+    if args.split_file:
+        samples = read_split(args.split_file, found, args.label_fraction)
+    else:
+        samples = make_split(found, args.val_fraction, args.label_fraction, args.folds, args.fold, args.seed)
     require_labels(samples["train"] + samples["val"], args.target)
+    require_labels(samples["train"], around)
     torch.manual_seed(args.seed)
     encoder = initial_encoder(args)
     args.run_dir = args.run_dir or ROOT / "runs" / "segment" / default_name(args)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
     checkpoint = resumable(args, split)
 
-    network_input = NetworkInput(settings.fit, settings.size or largest_side(samples["train"]))
-    train = read_training_set(samples["train"], args.target, network_input, device)
+    localiser = read_localiser(args, split) if args.localiser else None
+
+    regions = args.roi == "disc" or samples["train"][0].roi
+    size = args.size or (settings.roi_size if regions else settings.size) or largest_side(samples["train"])
+    network_input = NetworkInput(settings.fit, size)
+    train = read_training_set(samples["train"], args, network_input, device)
 
     model = Segmenter(encoder, len(args.target), frozen=not args.finetune).to(device, memory_format=torch.channels_last)
+    predictor = Predictor(model, network_input, "crop" in args.fov, localiser and Predictor.load(localiser, device))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay)
     done, best = 0, -math.inf
@@ -166,7 +204,8 @@ def main() -> None:
             print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
             return
     elif args.bn_stats == "reestimate":
-        reestimate_batch_norm(model.encoder, [image for image, _ in train], network_input)
+        seen = [network_input.scale(each.region.cut(each.image)) if each.region else each.image for each in train]
+        reestimate_batch_norm(model.encoder, seen, network_input)
     frozen = {name: value.clone() for name, value in model.encoder.state_dict().items()}
 
     best_path = args.run_dir / "best.pth"
@@ -182,8 +221,8 @@ def main() -> None:
         content = {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
-            "size": network_input.size, "split": split, "epoch": epoch, "best_val_f1": best,
-            "options": plain_options(args),
+            "size": network_input.size, "fov_crop": predictor.fov_crop, "localiser": localiser, "split": split,
+            "epoch": epoch, "best_val_f1": best, "options": plain_options(args),
         }
         save_checkpoint(path, "segmentation", {**content, **more})
 
@@ -194,7 +233,7 @@ def main() -> None:
         last = epoch + 1 == args.epochs
         row |= {"val_f1": None, "val_pr_auc": None}
         if samples["val"] and (last or (epoch + 1) % args.val_every == 0):
-            row |= validate(model, samples["val"], args.target, network_input)
+            row |= validate(predictor, samples["val"], args.target)
             if row["val_f1"] is not None and row["val_f1"] > best:
                 best = row["val_f1"]
                 save(best_path, epoch + 1)
@@ -269,22 +308,57 @@ def largest_side(samples: list[Sample]) -> int:
     return -(-side // STRIDE) * STRIDE
 
 
+def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dict[str, Any]:
+    """What the new checkpoint carries of the localiser's.
+
+    Raises:
+        UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
+    """
+    content = load_checkpoint(args.localiser, "segmentation")
+    if content["targets"][0].partition(":")[0] != "disc" or content["localiser"]:
+        raise UserError(f"{args.localiser} is no localiser: train one with --target disc --roi full")
+    held_out = set(split["val"] + split["test"])
+    seen = held_out & set(content["split"]["train"]) if content["dataset"] == args.dataset else set()
+    if seen:
+        raise UserError(
+            f"{args.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
+            "train it with the same split options and --seed"
+        )
+    return {name: value for name, value in content.items() if name not in ("optimizer", "options")}
+
+
 def read_training_set(
-    samples: list[Sample], targets: list[str], network_input: NetworkInput, device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """Images (3, H, W) uint8, labels (C, H, W) bool at the network's scale; few, so all live where the network is."""
-    pairs = []
+    samples: list[Sample], args: argparse.Namespace, network_input: NetworkInput, device: torch.device
+) -> list[TrainingPhotograph]:
+    """Decoded once; few, so all live where the network is. The field of view is the last mask if the loss needs it.
+
+    Raises:
+        UserError: a label has no disc to put a region around.
+    """
+    photographs = []
     for sample in tqdm(samples, "read", unit="photo", disable=None, leave=False):
         photograph = read_sample(sample)
-        labels = torch.stack([photograph.labels[target] for target in targets])
-        pairs.append((network_input.scale(photograph.image).to(device), network_input.scale(labels).to(device)))
-    return pairs
+        masks = [photograph.labels[target] for target in args.target]
+        if "loss" in args.fov:
+            masks.append(torch.from_numpy(photograph.field_of_view))
+        image, masks, region = photograph.image.to(device), torch.stack(masks).to(device), None
+        if args.roi == "disc":
+            region = disc_region(photograph.labels["disc"].numpy())
+            if region is None:
+                raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
+        else:
+            if "crop" in args.fov:
+                box = fov_region(photograph.field_of_view)
+                image, masks = box.cut(image), box.cut(masks)
+            image, masks = network_input.scale(image), network_input.scale(masks)
+        photographs.append(TrainingPhotograph(image, masks, region))
+    return photographs
 
 
 def train_one_epoch(
     model: Segmenter,
     optimizer: torch.optim.Optimizer,
-    photographs: list[tuple[Tensor, Tensor]],
+    photographs: list[TrainingPhotograph],
     network_input: NetworkInput,
     args: argparse.Namespace,
     epoch: int,
@@ -299,14 +373,16 @@ def train_one_epoch(
     for step in range(steps):
         generator = seeded_generator(args.seed, epoch, step)
         members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
-        pairs = [training_pair(*photograph, network_input, args.crop, generator) for photograph in members]
-        images, labels = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        pairs = [training_pair(photograph, network_input, args.crop, generator) for photograph in members]
+        images, masks = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        classes = len(args.target)
+        labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with autocast(device, args.precision):
             logits = model(images.contiguous(memory_format=torch.channels_last))
-        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        loss = binary_cross_entropy(logits.float(), labels, inside)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -318,9 +394,7 @@ def train_one_epoch(
     return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed}
 
 
-def validate(
-    model: Segmenter, samples: list[Sample], targets: list[str], network_input: NetworkInput
-) -> dict[str, float | None]:
+def validate(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float | None]:
     """F1 at 0.5 and PR-AUC over all pixels of the photographs at native size, the mean over the targets.
 
     None where nothing is marked in any label; such a target is left out of the mean.
@@ -328,7 +402,7 @@ def validate(
     pooled = [Histogram.zero() for _ in targets]
     for sample in samples:
         photograph = read_sample(sample)
-        levels = to_levels(predict_probability(model, photograph.image, network_input).numpy())
+        levels = to_levels(predictor(photograph)[0].numpy())
         for k, target in enumerate(targets):
             pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy())
     measures = [scores(histogram) for histogram in pooled if histogram.positives.any()]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from DownStream.region import Region
 from DualScaleNet.views import rotate
 
 STRIDE = 32  # of c5
@@ -34,28 +35,42 @@ class NetworkInput:
         return zero_pad(x, height, width)
 
     def restore(self, maps: Tensor, height: int, width: int) -> Tensor:
-        """Maps of the padded input, (C, S, T), at the photograph's own size: (C, height, width)."""
+        """Undoes `scale` for maps (C, S, T): (C, height, width)."""
         if self.fit == "pad":
-            return maps[:, :height, :width]
-        maps = maps[:, : self.size, : self.size]
+            return maps
         return F.interpolate(maps[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
+@dataclass(frozen=True)
+class TrainingPhotograph:
+    """What is kept of a photograph for training: image (3, H, W) uint8, masks (M, H, W) bool, one for each label.
+
+    They are at the network's scale; with a `region`, a square around the disc to jitter, at native size.
+    """
+
+    image: Tensor
+    masks: Tensor
+    region: Region | None = None
+
+
 def training_pair(
-    image: Tensor, labels: Tensor, network_input: NetworkInput, crop: int | None, generator: torch.Generator
+    photograph: TrainingPhotograph, network_input: NetworkInput, crop: int | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """An augmented image (3, S, S) in [0, 1] and its labels (C, S, S) in {0, 1}, as floats on their device.
+    """An augmented image (3, S, S) in [0, 1] and its masks (M, S, S) in {0, 1}, as floats on their device.
 
     Args:
-        image: (3, H, W) uint8, labels: (C, H, W) bool, both at the network's scale.
         crop: side of a square cut at random, padded where the photograph is smaller; None for the whole, padded.
     """
-    image, labels = augment(image.float() / 255, labels.float(), generator)
+    image, masks = photograph.image, photograph.masks
+    if photograph.region:
+        region = photograph.region.jittered(generator)
+        image, masks = network_input.scale(region.cut(image)), network_input.scale(region.cut(masks))
+    image, masks = augment(image.float() / 255, masks.float(), generator)
     if crop is None:
-        return network_input.pad(image), network_input.pad(labels)
-    top, left = (int(torch.randint(max(0, side - crop) + 1, (), generator=generator)) for side in labels.shape[1:])
+        return network_input.pad(image), network_input.pad(masks)
+    top, left = (int(torch.randint(max(0, side - crop) + 1, (), generator=generator)) for side in masks.shape[1:])
     window = (..., slice(top, top + crop), slice(left, left + crop))
-    return zero_pad(image[window], crop, crop), zero_pad(labels[window], crop, crop)
+    return zero_pad(image[window], crop, crop), zero_pad(masks[window], crop, crop)
 
 
 def augment(image: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

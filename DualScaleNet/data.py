@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "
 LABEL_FOLDERS = {
     "label", "labels", "segmentation label", "groundtruth", "mask", "masks", "fov", "1st_manual", "2nd_manual",
 }  # fmt: skip
+CHUNK = 1 << 16  # bytes read at a time
 
 
 def split_of(path: Path, folder: Path) -> str:
@@ -57,6 +59,46 @@ def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path]
         if len(photographs) == found:
             raise UserError(f"no photographs of the splits {', '.join(splits)} in {folder}")
     return photographs, +counts
+
+
+def find_duplicates(paths: list[Path]) -> list[list[Path]]:
+    """Groups of two or more files with the same content, in the order of `paths`.
+
+    Only files of the same size are opened, and only those that also agree in the middle are read whole: the
+    uncompressed photographs of a camera are all of one size. Unreadable and empty files are in no group.
+    """
+    groups = [paths]
+    for key in (_size, _middle, _content):
+        groups = [alike for group in groups for alike in _alike(group, key) if len(alike) > 1]
+    return groups
+
+
+def _alike(paths: list[Path], key: Callable[[Path], int | bytes]) -> list[list[Path]]:
+    """The paths in groups of equal keys."""
+    groups: dict[int | bytes, list[Path]] = {}
+    for path in paths:
+        with suppress(OSError):  # whoever decodes it names it
+            groups.setdefault(key(path), []).append(path)
+    groups.pop(0, None)  # empty files
+    return list(groups.values())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _middle(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(path.stat().st_size // 2)
+        return hashlib.sha256(file.read(CHUNK)).digest()
+
+
+def _content(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path) -> np.ndarray:

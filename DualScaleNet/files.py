@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from DualScaleNet.runtime import UserError
 
 # As they are or gzipped.
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".gif"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
+DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey values of more than 8 bits
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -29,18 +30,72 @@ def is_image(name: str) -> bool:
 
 
 def read_image(path: Path, mode: str = "RGB") -> np.ndarray:
-    """A photograph, upright, as uint8 (H, W, 3), or with `mode="L"` a label as uint8 (H, W).
+    """An image, upright: a photograph as uint8 (H, W, 3), or (H, W) as Pillow's `mode` "L" (uint8) or "I" (int32).
+
+    Of 16-bit values the 8 high bits are taken, for "I" all.
 
     Raises:
-        UserError: the file is missing, damaged or no image.
+        UserError: the file is missing, damaged or no image, or a photograph's values have more than 16 bits.
     """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in DEEP_MODES and mode != "I":
+            image = _high_byte(image)
+        return np.asarray(image.convert(mode))
+
+
+def read_drawing(path: Path) -> np.ndarray:
+    """How strongly each pixel of a label is marked, upright, (H, W), in the file's own depth.
+
+    It is a colour's brightest channel, and 0 where the drawing is transparent; of black on transparent it is the ink.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in DEEP_MODES:
+            return np.asarray(image)
+        if image.mode in ("1", "L"):
+            return np.asarray(image.convert("L"))
+        red, green, blue, alpha = image.convert("RGBA").split()
+    seen = ImageChops.multiply(ImageChops.lighter(ImageChops.lighter(red, green), blue), alpha)
+    least, most = alpha.getextrema()
+    return np.asarray(alpha if least < most and not seen.getbbox() else seen)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether EXIF asks to show a photograph turned or mirrored, as `read_image` does.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with _opened(path) as image:
+        return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image in a file, gzipped or not; whatever fails until it is closed becomes a UserError."""
     try:
         opener = gzip.open if path.suffix.lower() == ".gz" else open
         with opener(path, "rb") as file, Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert(mode))
+            yield image
     except (OSError, EOFError, zlib.error, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, FileNotFoundError):
+            reason = "no such file"
+        elif isinstance(error, UnidentifiedImageError):  # its text names an object in memory
+            reason = "no image" if path.stat().st_size else "the file is empty"
         raise UserError(f"cannot read {path} ({reason}): replace or remove it") from None
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits in 8, as Pillow does with colours; its own conversion clips nearly all to white."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() >= 1 << 16:
+        raise ValueError("more than 16 bits a value")
+    return Image.fromarray((values >> 8).astype(np.uint8))
 
 
 @contextmanager

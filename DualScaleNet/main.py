@@ -23,13 +23,15 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from DualScaleNet.checkpoint import load_checkpoint, save_checkpoint, save_encoder
-from DualScaleNet.data import find_photographs, load_photographs
+from DualScaleNet.data import find_duplicates, find_photographs, load_photographs
 from DualScaleNet.encoder import ARCHITECTURES
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
 from DualScaleNet.monitor import collapse_report, collapse_warnings
 from DualScaleNet.options import (
     HelpFormatter,
+    add_machine,
+    add_schedule,
     natural_int,
     plain_options,
     positive,
@@ -104,17 +106,10 @@ def parse_args() -> argparse.Namespace:
         help="photographs a step, over all processes; the last incomplete batch of an epoch is dropped",
     )
     group.add_argument("--lr", type=positive, default=1e-3, help="learning rate")
-    group.add_argument(
-        "--schedule", default="constant", choices=["constant", "cosine"],
-        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
-    )
+    add_schedule(group)
     group.add_argument("--warmup-epochs", type=natural_int, default=0, metavar="N", help="linear rise to --lr, ours")
     group.add_argument("--weight-decay", type=weight, default=0.0, help="L2 penalty; the authors used none")
-    group.add_argument(
-        "--precision", default="auto", choices=["auto", "float32", "bfloat16"],
-        help="auto: bfloat16 on a GPU that has it, else float32; recent CPUs are up to twice as fast with bfloat16",
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_machine(group)
     group.add_argument("--seed", type=natural_int, default=0, help="of the weights, the order and the views")
 
     group = parser.add_argument_group("run")
@@ -197,6 +192,9 @@ def open_photographs(args: argparse.Namespace, rank: int) -> np.ndarray:
         print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
     antialias = args.recipe != "release"
     if rank == 0:
+        if duplicates := find_duplicates(paths):
+            first, second, *_ = duplicates[0]
+            print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
         load_photographs(paths, args.image_size, antialias, args.cache)
     if distributed.is_initialized():
         distributed.barrier()

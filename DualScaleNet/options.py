@@ -47,6 +47,23 @@ def share(text: str) -> float:
     return value
 
 
+def add_schedule(group: argparse._ArgumentGroup) -> None:
+    """--schedule, of both training scripts."""
+    group.add_argument(
+        "--schedule", default="constant", choices=["constant", "cosine"],
+        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
+    )
+
+
+def add_machine(group: argparse._ArgumentGroup) -> None:
+    """--precision and --device, of both training scripts."""
+    group.add_argument(
+        "--precision", default="auto", choices=["auto", "float32", "bfloat16"],
+        help="auto: bfloat16 on a GPU that has it, else float32; recent CPUs are up to twice as fast with bfloat16",
+    )
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the module docstring as it is and adds each default to its help text."""
 

@@ -105,6 +105,39 @@ def test_own_photographs(mine, capsys):
     assert "belongs to no photograph" in capsys.readouterr().out
 
 
+def test_a_photograph_in_two_splits_is_a_fault_and_twice_in_one_a_note(drive, capsys):
+    first, second = drive / "training/images/21_training.tif", drive / "training/images/22_training.tif"
+    third, other = drive / "training/images/23_training.tif", drive / "test/images/01_test.tif"
+    shutil.copy(first, second)
+    assert check_set("drive", drive, asked=True) == 0
+    text = capsys.readouterr().out
+    assert f"note: train: 1 photographs occur more than once, {first} and {second} first: each copy counts" in text
+    shutil.copy(third, other)
+    assert check_set("drive", drive, asked=True) == 1
+    text = capsys.readouterr().out
+    assert f"fault: train and test: {third} and {other} are the same photograph: remove one" in text
+    shutil.copy(first, other)
+    assert check_set("drive", drive, asked=True) == 1
+    assert f"{first} and {other} are the same photograph" in capsys.readouterr().out
+
+
+def test_photographs_that_repeat_in_pretraining_are_noted(trees, tmp_path, capsys):
+    folder = shutil.copytree(trees / "ddr_757", tmp_path / "ddr_757")
+    first, *_ = sorted((folder / "train" / "img").iterdir())
+    for copy in ("train/img/zz.jpg", "test/img/zz.jpg"):
+        shutil.copy(first, folder / copy)
+    assert check_set("ddr", tmp_path, asked=True) == 0
+    text = capsys.readouterr().out
+    where = "note: train and test: 1 photographs occur more than once"
+    assert f"{where}, {first} and {folder / 'train/img/zz.jpg'} first: each copy counts" in text
+
+
+def test_a_target_the_set_does_not_have(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path), "--dataset", "idrid", "--target", "vessels"])
+    with pytest.raises(UserError, match="--target vessels: --dataset idrid has MA, HE"):
+        main()
+
+
 def test_a_set_that_is_not_there_fails_only_if_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path)])
     main()

@@ -1,13 +1,16 @@
 """Finding, decoding and caching unlabelled photographs."""
 
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from DualScaleNet.data import find_photographs, load_photographs
+from DualScaleNet.data import find_duplicates, find_photographs, load_photographs
 from DualScaleNet.files import read_image, replacing
+from DualScaleNet.main import open_photographs
 from DualScaleNet.runtime import UserError
 
 
@@ -106,3 +109,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_duplicates_are_files_of_the_same_content(tmp_path):
+    a, b = (tmp_path / name for name in ("a.ppm", "b.ppm"))
+    content = bytearray(np.random.default_rng(0).integers(0, 256, 300_000, np.uint8))
+    a.write_bytes(content)
+    b.write_bytes(content)
+    for name, position in (("first.ppm", 0), ("middle.ppm", 150_000), ("last.ppm", -1)):
+        other = content.copy()
+        other[position] ^= 1
+        (tmp_path / name).write_bytes(other)
+    (tmp_path / "short.ppm").write_bytes(content[:-1])
+    (tmp_path / "empty 1.ppm").touch()
+    (tmp_path / "empty 2.ppm").touch()
+    (tmp_path / "gone.ppm").symlink_to(tmp_path / "nowhere")
+    copy = photograph(tmp_path / "more" / "c.png")
+    copies = [copy, *(Path(shutil.copy(copy, copy.with_name(name))) for name in ("d.png", "e.png"))]
+    paths = [copies[0], *sorted(tmp_path.glob("*.ppm")), *copies[1:]]
+    assert find_duplicates(paths) == [copies, [a, b]]
+    assert find_duplicates([a, a]) == [[a, a]]  # read twice, through two of the folders given
+    assert find_duplicates([]) == []
+
+
+def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
+    first = photograph(tmp_path / "train" / "a.png")
+    second = tmp_path / "test" / "b.png"
+    args = Namespace(data=[tmp_path], splits=["train", "test"], recipe="paper", image_size=16, cache=tmp_path / "cache")
+    photograph(second, seed=1)
+    assert len(open_photographs(args, rank=0)) == 2 and capsys.readouterr().out == ""
+    shutil.copy(first, second)
+    assert len(open_photographs(args, rank=0)) == 2
+    assert capsys.readouterr().out == f"1 photographs occur more than once, e.g. {second} and {first}: each counts\n"

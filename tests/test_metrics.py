@@ -10,8 +10,11 @@ from sklearn import metrics as sk
 from DownStream.metrics import (
     LEVELS,
     MEASURES,
+    Coarse,
     Histogram,
+    _measures,
     best_threshold,
+    bootstrap,
     pr_curve,
     roc_curve,
     scores,
@@ -267,3 +270,49 @@ def test_summarise_of_nothing():
     assert nothing == pytest.approx({"mean": math.nan, "std": math.nan, "defined": 0, "undefined": 1}, nan_ok=True)
     with pytest.raises(ValueError, match="same measures"):
         summarise([{"f1": 0.5}, {"mcc": 0.5}])
+
+
+@pytest.mark.parametrize("threshold", (0.5, 0.123))
+@pytest.mark.parametrize("kind", KINDS)
+def test_coarse_histograms_hardly_lose(kind, threshold):
+    probability, label = data(kind)
+    histogram = Histogram.of(to_levels(probability), label)
+    coarse = Coarse.of(histogram, threshold)
+    assert coarse.counts.sum() == label.size and coarse.counts.nbytes < 40_000
+    total = {name: float(value) for name, value in _measures(*coarse.counts, coarse.level).items()}
+    for name, value in scores(histogram, threshold).items():
+        assert total[name] == pytest.approx(value, abs=1e-4 if name in AREAS else 1e-12), name
+
+
+def test_bootstrap_intervals_against_a_plain_loop():
+    """The slow way: draw photographs, pool their pixels, score; and the mean of their scores."""
+    rng = np.random.default_rng(3)
+    histograms = []
+    for k in range(8):  # photographs of unequal difficulty
+        label = rng.random(3000) < 0.1 + 0.02 * k
+        probability = 1 / (1 + np.exp(-rng.normal(0, 1, 3000) - (1 + 0.2 * k) * label + 1))
+        histograms.append(Histogram.of(to_levels(probability), label))
+    ours = bootstrap([Coarse.of(histogram, 0.4) for histogram in histograms])
+    assert ours == bootstrap([Coarse.of(histogram, 0.4) for histogram in histograms])  # seeded
+    pooled, means = [], []
+    for _ in range(600):
+        drawn = [histograms[i] for i in rng.integers(0, 8, 8)]
+        pooled.append(scores(sum(drawn, Histogram.zero()), 0.4))
+        means.append(np.mean([scores(histogram, 0.4)["f1"] for histogram in drawn]))
+    for name in MEASURES:
+        low, high = ours["pooled"][name]
+        expected = np.percentile([each[name] for each in pooled], (2.5, 97.5))
+        assert (low, high) == pytest.approx(tuple(expected), abs=0.15 * (expected[1] - expected[0])), name
+    expected = np.percentile(means, (2.5, 97.5))
+    assert ours["per_image"]["f1"] == pytest.approx(expected.tolist(), abs=0.15 * (expected[1] - expected[0]))
+
+
+def test_bootstrap_of_one_photograph_and_of_undefined_ones():
+    blank = Histogram.of(to_levels(np.linspace(0, 1, 100)), np.zeros(100, bool))
+    marked = Histogram.of(to_levels(np.linspace(0, 1, 100)), np.arange(100) > 60)
+    alone = bootstrap([Coarse.of(marked, 0.5)])
+    assert all(np.isnan(interval).all() for kind in alone.values() for interval in kind.values())
+    one_blank = bootstrap([Coarse.of(histogram, 0.5) for histogram in (blank, marked)])
+    assert one_blank["per_image"]["f1"] == pytest.approx([scores(marked)["f1"]] * 2)  # of those that have an F1
+    both_blank = bootstrap([Coarse.of(blank, 0.5)] * 2)
+    assert np.isnan(both_blank["pooled"]["f1"]).all() and not np.isnan(both_blank["pooled"]["specificity"]).any()

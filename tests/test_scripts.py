@@ -42,7 +42,7 @@ def trained(trees: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_from_another_folder_without_gpu(script, tmp_path):
     text = run_script(script, "--help", cwd=tmp_path).stdout
-    assert "usage:" in text and text.count("\n  --") <= 26
+    assert "usage:" in text and text.count("\n  --") <= 30
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,6 +171,9 @@ def test_prediction_can_be_recomputed_from_its_files(trees, trained):
         assert pooled["pr_auc"] == pytest.approx(auc(recall, precision), abs=1e-9)
         assert f"{pooled['f1']:.4f}" in output and f"{pooled['pr_auc']:.4f}" in output
     assert len(rows(out / "per_image.csv")) == 2 * len(ids)
+    for name, title in (("report.html", "<!DOCTYPE html>"), ("report.md", "# DRIVE test: vessels")):
+        text = (out / name).read_text()
+        assert text.startswith(title) and f"{measured['measures']['whole']['pooled']['f1']:.4f}" in text
 
 
 def test_a_threshold_is_chosen_on_validation_images_only_and_named(trained, tmp_path):
@@ -195,6 +198,24 @@ def test_photographs_without_labels(trained, tmp_path):
     assert Image.open(tmp_path / "out" / "probability" / "Eye 1.png").size == (97, 61)
     assert Image.open(tmp_path / "out" / "overlay" / "left" / "ü.png").size == (40, 200)
     assert not (tmp_path / "out" / "scores.json").exists()
+    assert "vessels: marked in the field of view" in output
+    summary = {row["image"]: row for row in rows(tmp_path / "out" / "summary.csv")}
+    assert (summary["left/ü"]["width"], summary["left/ü"]["height"]) == ("40", "200")
+    assert 0 <= float(summary["Eye 1"]["vessels marked"]) <= 1
+
+
+def test_a_damaged_photograph_among_many_is_named_and_left_out(trained, tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (64, 64), 90).save(tmp_path / "mine" / f"{name}.jpg")
+    (tmp_path / "mine" / "b.jpg").write_bytes(b"no photograph")
+    result = run_script(
+        "DownStream/predict.py", "--checkpoint", trained / "last.pth", "--images", tmp_path / "mine",
+        "--out", tmp_path / "out", code=1,
+    )  # fmt: skip
+    assert [row["image"] for row in rows(tmp_path / "out" / "summary.csv")] == ["a", "c"]
+    assert f"left out: cannot read {tmp_path / 'mine' / 'b.jpg'}" in result.stderr
+    assert "1 of 3 photographs could not be read and were left out" in result.stderr
 
 
 def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):

@@ -1,7 +1,6 @@
 """The decoder, the frozen encoder, augmentation, splits, labels: everything of DownStream below its scripts."""
 
 import copy
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from DownStream.data import make_split, read_mask, read_sample, require_labels
-from DownStream.inference import predict_probability, reestimate_batch_norm
+from DownStream.inference import reestimate_batch_norm
+from DownStream.loss import binary_cross_entropy
 from DownStream.model import Decoder, Segmenter, resize
 from DownStream.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
 from DownStream.train import check_frozen
-from DownStream.transforms import NetworkInput, augment, training_pair
+from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, training_pair
 from DualScaleNet.checkpoint import save_encoder
 from DualScaleNet.encoder import ARCHITECTURES, Encoder
 from DualScaleNet.runtime import UserError
@@ -108,21 +108,11 @@ def test_reestimated_statistics_are_the_average_over_whole_photographs():
 # --- prediction
 
 
-def test_maps_have_the_photographs_own_size():
-    model = Segmenter(Encoder(), classes=2)
-    sizes = ((20, 31), (64, 64), (70, 97))
-    for fit, (height, width) in itertools.product(("pad", "resize"), sizes):
-        probability = predict_probability(model, picture(height, width), NetworkInput(fit, 64))
-        assert probability.shape == (2, height, width)
-        assert probability.min() >= 0 and probability.max() <= 1
-
-
 def test_padding_is_zero_to_the_right_and_below_and_large_sides_reach_a_multiple_of_32():
     image, network_input = picture(50, 70), NetworkInput("pad", 64)
     assert network_input.scale(image) is image
     padded = network_input.pad(image)
     assert padded.shape == (3, 64, 96)
-    assert torch.equal(network_input.restore(padded, 50, 70), image)
     assert padded[:, 50:].max() == 0 and padded[..., 70:].max() == 0
 
 
@@ -135,15 +125,14 @@ def test_resizing_there_and_back_keeps_place_and_shares():
     image = network_input.scale(disc.byte().expand(3, -1, -1) * 255)
     assert label.shape == (1, 96, 96) and label.dtype == torch.bool and image.dtype == torch.uint8
     assert ((image[0] > 127) != label[0]).float().mean() < 0.002
-    back = network_input.restore(network_input.pad(label.float()), 300, 400)[0] > 0.5
+    back = network_input.restore(label.float(), 300, 400)[0] > 0.5
     assert (back & disc).sum() / (back | disc).sum() > 0.95
 
 
 def test_a_side_that_is_no_multiple_of_32_is_padded_for_the_network_alone():
     network_input = NetworkInput("resize", 100)
-    maps = network_input.pad(network_input.scale(picture(50, 70)).float() / 255)
-    assert maps.shape == (3, 128, 128) and maps[:, 100:].max() == 0
-    assert network_input.restore(maps, 50, 70).shape == (3, 50, 70)
+    padded = network_input.pad(network_input.scale(picture(50, 70)))
+    assert padded.shape == (3, 128, 128) and padded[:, 100:].max() == 0
 
 
 def test_overlay_colours():
@@ -184,13 +173,26 @@ def test_augmentation_probabilities():
 
 
 def test_whole_photographs_are_padded_and_crops_are_cut():
-    pair, network_input = (picture(50, 70), picture(50, 70)[:2] > 127), NetworkInput("pad", 96)
-    image, labels = training_pair(*pair, network_input, None, generator(2))
+    photograph = TrainingPhotograph(picture(50, 70), picture(50, 70)[:2] > 127)
+    network_input = NetworkInput("pad", 96)
+    image, labels = training_pair(photograph, network_input, None, generator(2))
     assert image.shape == (3, 96, 96) and labels.shape == (2, 96, 96)
     for seed in range(20):
-        image, labels = training_pair(*pair, network_input, 64, generator(seed))
+        image, labels = training_pair(photograph, network_input, 64, generator(seed))
         assert image.shape == (3, 64, 64) and labels.shape == (2, 64, 64)
         assert image[:, 50:].abs().max() == 0  # the photograph is lower than the crop
+
+
+def test_the_loss_counts_only_what_is_inside():
+    logits = torch.randn(2, 3, 8, 8, generator=generator())
+    labels = torch.rand(2, 3, 8, 8, generator=generator(1)).round()
+    inside = torch.zeros(2, 1, 8, 8)
+    inside[0, :, 2:5], inside[1, :, :, 6:] = 1, 1
+    chosen = inside.bool().expand_as(logits)
+    expected = F.binary_cross_entropy_with_logits(logits[chosen], labels[chosen])
+    assert torch.allclose(binary_cross_entropy(logits, labels, inside), expected)
+    assert torch.equal(binary_cross_entropy(logits, labels), F.binary_cross_entropy_with_logits(logits, labels))
+    assert binary_cross_entropy(logits, labels, 0 * inside) == 0
 
 
 # --- data sets

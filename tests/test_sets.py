@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import REAL
 from PIL import Image
 
@@ -192,3 +193,109 @@ def test_real_parts():
     assert sum(path is not None for path in soft) == 26
     vessels = read_sample(found["stare"]["train"][0]).labels["vessels"]
     assert vessels.shape == (605, 700) and 0.05 < vessels.float().mean() < 0.15
+
+
+def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
+    """A localiser on whole photographs, then disc and cup in the square that it finds, carried in one checkpoint."""
+    common = ("--dataset", "drishti-gs", "--data-dir", official, "--encoder", "random", "--val-fraction", 0)
+    call(
+        monkeypatch, train, *common, "--epochs", 30, "--size", 64, "--batch-size", 3, "--lr", 3e-3,
+        "--run-dir", tmp_path / "localiser",
+    )  # fmt: skip
+    localiser = tmp_path / "localiser" / "last.pth"
+    roi = (*common, "--target", "cup", "--roi", "disc", "--localiser", localiser, "--epochs", 1)
+    call(monkeypatch, train, *roi, "--size", 64, "--run-dir", tmp_path / "run")
+    localiser.rename(tmp_path / "elsewhere.pth")  # the new checkpoint carries it
+    capsys.readouterr()
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth")
+    text = capsys.readouterr().out
+    measured = json.loads((tmp_path / "run" / "predictions-test" / "scores.json").read_text())
+    assert measured["images"] == 2 and measured["notes"] == [
+        line.removeprefix("note: ") for line in text.splitlines() if line.startswith("note: ")
+    ]
+    maps = sorted((tmp_path / "run" / "predictions-test" / "probability").iterdir())
+    assert len(maps) == 2 and all((np.asarray(Image.open(path)) == 0).mean() > 0.3 for path in maps)  # outside of it
+
+    (tmp_path / "elsewhere.pth").rename(localiser)
+    with pytest.raises(UserError, match="held out here"):
+        call(monkeypatch, train, *roi, "--folds", 3, "--run-dir", tmp_path / "leak")
+    with pytest.raises(UserError, match="is no localiser"):
+        wrong = [tmp_path / "run" / "last.pth" if option == localiser else option for option in roi]
+        call(monkeypatch, train, *wrong, "--run-dir", tmp_path / "wrong")
+    for options in (("--roi", "disc"), ("--localiser", localiser)):
+        with pytest.raises(SystemExit):
+            call(monkeypatch, train, *common, *options)
+        assert "belong together" in capsys.readouterr().err
+
+
+def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsys):
+    common = ("--dataset", "drishti-gs", "--data-dir", official, "--encoder", "random", "--val-fraction", 0)
+    small = ("--epochs", 1, "--lr", 1e-9)
+    call(monkeypatch, train, *common, *small, "--size", 64, "--run-dir", tmp_path / "a")  # has learned nothing
+    localiser = torch.load(tmp_path / "a" / "last.pth")
+    localiser["model"]["decoder.classifier.bias"].fill_(-1000)  # and finds nothing
+    torch.save(localiser, tmp_path / "a" / "last.pth")
+    options = ("--roi", "disc", "--localiser", tmp_path / "a" / "last.pth")
+    call(monkeypatch, train, *common, *small, *options, "--size", 64, "--run-dir", tmp_path / "b")
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "b" / "last.pth")
+    text = capsys.readouterr().out
+    assert "note: no disc was found in 2 of 2 photographs: drishtiGS_" in text
+    assert json.loads((tmp_path / "b" / "predictions-test" / "scores.json").read_text())["images"] == 2
+
+
+def test_the_field_of_view_in_training(official, tmp_path, monkeypatch):
+    common = ("--data-dir", official, "--encoder", "random", "--epochs", 1, "--val-fraction", 0)
+    losses = {}
+    for name, options in {"authors": (), "loss": ("--fov", "loss"), "both": ("--fov", "loss", "crop")}.items():
+        call(monkeypatch, train, *common, *options, "--run-dir", tmp_path / name)
+        with open(tmp_path / name / "log.csv", newline="") as file:
+            losses[name] = float(next(csv.DictReader(file))["loss"])
+    assert len(set(losses.values())) == 3
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "both" / "last.pth")
+    maps = tmp_path / "both" / "predictions-test" / "probability"
+    for sample in CATALOGUE["drive"].find(official, ["vessels"])["test"]:
+        probability = np.asarray(Image.open(maps / f"{sample.id}.png"))
+        rows, columns = (np.flatnonzero(read_sample(sample).fov.numpy().any(axis)) for axis in (1, 0))
+        outside = np.ones_like(probability, bool)
+        outside[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = False
+        assert outside.any() and probability[outside].max() == 0 and (probability[~outside] > 0).mean() > 0.9
+
+
+def test_a_users_own_split_wins(official, tmp_path, monkeypatch):
+    split = tmp_path / "mine.json"
+    common = ("--data-dir", official, "--encoder", "random", "--epochs", 1, "--crop", 64, "--split-file", split)
+    split.write_text(json.dumps({"train": ["test/01_test", "23_training"], "test": ["train/21_training"]}))
+    call(monkeypatch, train, *common, "--run-dir", tmp_path / "run")
+    used = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert used == {"train": ["test/01_test", "train/23_training"], "val": [], "test": ["train/21_training"]}
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth")
+    assert json.loads((tmp_path / "run" / "predictions-test" / "scores.json").read_text())["images"] == 1
+
+    for content, problem in (
+        ({"train": ["99_training"]}, "99_training is not in the data"),
+        ({"train": ["01_test"], "val": ["01_test"]}, "01_test stands there twice"),
+        ({"test": ["01_test"]}, "its list train is empty"),
+        ({"train": ["01_test"], "hold": []}, "it has a list hold"),
+        (["01_test"], "an object of lists"),
+    ):
+        split.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=problem):
+            call(monkeypatch, train, *common, "--run-dir", tmp_path / "never")
+    split.write_text("{")
+    with pytest.raises(UserError, match="cannot use the split file"):
+        call(monkeypatch, train, *common, "--run-dir", tmp_path / "never")
+
+
+def test_windows_and_augmentation_at_test_time(official, tmp_path, monkeypatch):
+    call(
+        monkeypatch, train, "--data-dir", official, "--encoder", "random", "--epochs", 1, "--crop", 64,
+        "--val-fraction", 0, "--size", 64, "--run-dir", tmp_path,
+    )  # fmt: skip
+    maps = {}
+    for name, options in {"plain": (), "windows": ("--window", 64), "tta": ("--tta",)}.items():
+        call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", *options, "--out", tmp_path / name)
+        maps[name] = np.asarray(Image.open(tmp_path / name / "probability" / "01_test.png")).astype(float)
+        measured = json.loads((tmp_path / name / "scores.json").read_text())
+        assert (measured["window"], measured["tta"]) == (64 if name == "windows" else None, name == "tta")
+    for name in ("windows", "tta"):
+        assert 0 < np.abs(maps[name] - maps["plain"]).mean() < 0.1 * 65535

@@ -26,7 +26,7 @@ class Sample:
     """One photograph with what belongs to it.
 
     `labels` has a label for each target that is labelled, `observer` a second person's for the human line. Of a
-    `stereo` pair the left half is the photograph.
+    `stereo` pair the left half is the photograph. `roi`: it shows only the region around the disc.
     """
 
     id: str  # names its maps
@@ -36,6 +36,7 @@ class Sample:
     split: str = ""  # the list of its data set that it stands in
     observer: Label | None = None
     stereo: bool = False
+    roi: bool = False
 
     @property
     def key(self) -> str:
@@ -53,7 +54,8 @@ class SegmentationSet:
 
     `targets` are all that may be asked for; `default` is the authors' choice. A name behind a colon is an annotator or
     a level of agreement. Photographs are zero-padded on the right and at the bottom to `size` (`fit` "pad"; None: the
-    least multiple of 32 that holds them all), or resized to size x size ("resize"). `counts` are the official numbers.
+    least multiple of 32 that holds them all), or resized to size x size ("resize"). `roi_size` is the side to which the
+    region around the disc is resized, where the authors worked on that. `counts` are the official numbers.
     """
 
     title: str
@@ -66,6 +68,7 @@ class SegmentationSet:
     epochs: int = 400
     fit: str = "pad"
     size: int | None = None
+    roi_size: int | None = None
     counts: dict[str, int] | None = None
 
 
@@ -78,7 +81,13 @@ def locate(root: Path, names: tuple[str, ...], landmark: str) -> Path | None:
 
 
 def find_prepared(
-    root: Path, names: tuple[str, ...], images: str, labels: str, target: str, label_stem: Callable[[str], str] = str
+    root: Path,
+    names: tuple[str, ...],
+    images: str,
+    labels: str,
+    target: str,
+    label_stem: Callable[[str], str] = str,
+    roi: bool = False,
 ) -> dict[str, list[Sample]]:
     """The tree that the method's authors used: {train,test}/<images>/* with {train,test}/<labels>/*.
 
@@ -91,7 +100,7 @@ def find_prepared(
         samples = []
         for image in list_images(place / split / images):
             label = by_stem.get(stem(image)) or by_stem.get(label_stem(stem(image)))
-            samples.append(Sample(stem(image), image, {target: Label(label)} if label else {}, split=split))
+            samples.append(Sample(stem(image), image, {target: Label(label)} if label else {}, split=split, roi=roi))
         if samples:
             splits[split] = samples
     return splits
@@ -99,7 +108,7 @@ def find_prepared(
 
 def stem(path: Path) -> str:
     """A file's name up to its suffixes; im0001.ppm.gz is im0001."""
-    name = path.name.removesuffix(".gz")
+    name = path.stem if path.suffix.lower() == ".gz" else path.name
     return name.rsplit(".", 1)[0]
 
 
@@ -111,6 +120,6 @@ def existing(path: Path) -> Path | None:
 def nothing_found(title: str, root: Path, expected: str) -> UserError:
     """What is raised where a set is not."""
     return UserError(
-        f"no {title} in {root}: expected {expected} below it; Dataset/README.md says where to get it, "
-        "--data-dir says where it lies"
+        f"no {title} in {root}: expected {expected} below it; Dataset/README.md says where to get it; "
+        "if it lies elsewhere give that with --data-dir (check.py: --root)"
     )

@@ -17,7 +17,7 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
     names = ("Drishti-GS1_files", "Drishti-GS1")
     place = locate(root, names, "Training/Images") or locate(root, names, "Test/Images")
     if place is None:
-        prepared = find_prepared(root, ("gs",), "ROIs/image", "ROIs/label", targets[0])
+        prepared = find_prepared(root, ("gs",), "ROIs/image", "ROIs/label", targets[0], roi=True)
         if not prepared:
             raise nothing_found("Drishti-GS1", root, "Training/Images/drishtiGS_002.png and Training/GT/drishtiGS_002")
         return prepared
@@ -43,6 +43,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 SET = SegmentationSet(
     "Drishti-GS1", find, targets=("disc", "cup", "disc:all", "cup:all", "disc:any", "cup:any"), default=("disc",),
-    folder="Drishti-GS1_files", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512,
+    folder="Drishti-GS1_files", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512, roi_size=256,
     counts={"train": 50, "test": 51},
 )

@@ -3,6 +3,7 @@
 Several targets are folders in masks/, of the targets' names.
 """
 
+import unicodedata
 from pathlib import Path
 
 from DownStream.sets.base import SPLITS, Label, Sample, SegmentationSet, stem
@@ -20,19 +21,21 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
     if not splits and (root / "images").is_dir():
         splits["train"] = paired(root, "train", targets)
     if not any(splits.values()):
-        raise UserError(
-            f"no photographs in {root}: expected images/* and masks/* of the same stems, or both below train, val, test"
-        )
+        where = root if root.is_dir() else f"{root}, which is no folder"
+        tree = "images/* and masks/* of the same stems, or both below train, val, test"
+        raise UserError(f"no photographs in {where}: expected {tree}")
     return {split: samples for split, samples in splits.items() if samples}
 
 
 def paired(folder: Path, split: str, targets: list[str]) -> list[Sample]:
     """The samples of one images/ folder."""
     images, fovs = by_stem(folder / "images"), by_stem(folder / "fov")
-    masks = {target: by_stem(folder / "masks" / target) or by_stem(folder / "masks") for target in targets}
+    flat = by_stem(folder / "masks") if len(targets) == 1 else {}
+    masks = {target: by_stem(folder / "masks" / target) or flat for target in targets}
     for others in (fovs, *masks.values()):
-        for name in others.keys() - images.keys():
-            raise UserError(f"{others[name]} belongs to no photograph: {folder / 'images'} has no {name}.*")
+        for name in sorted(others.keys() - images.keys()):
+            missing = folder / "images" / f"{name}.*"
+            raise UserError(f"{others[name]} belongs to no photograph: add {missing}, or remove it")
     return [
         Sample(
             id=name,
@@ -49,9 +52,10 @@ def by_stem(folder: Path) -> dict[str, Path]:
     """The images of a folder by stem."""
     found: dict[str, Path] = {}
     for path in list_images(folder):
-        if stem(path) in found:
-            raise UserError(f"{path} and {found[stem(path)].name} have the same stem: rename or remove one")
-        found[stem(path)] = path
+        name = unicodedata.normalize("NFC", stem(path))  # macOS writes é as e and an accent
+        if name in found:
+            raise UserError(f"{path} and {found[name].name} have the same stem: rename or remove one")
+        found[name] = path
     return found
 
 

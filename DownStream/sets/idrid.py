@@ -33,7 +33,7 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         images = list_images(place / "1. Original Images" / folder)
         for target in targets:
             if images and truth.is_dir() and not (truth / FOLDERS[target]).is_dir():
-                raise UserError(f"{truth} has no folder {FOLDERS[target]}: without it {target} is labelled nowhere")
+                raise UserError(f"{truth} has no folder {FOLDERS[target]}: unpack it, or choose another --target")
         samples = []
         for image in images:
             labels = {}

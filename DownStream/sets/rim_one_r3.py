@@ -27,7 +27,7 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
     """Healthy, Glaucoma and suspects: Stereo Images/N-1-L.jpg, Average_masks/N-1-L-Disc-Avg.png; or rim/train/ROIs."""
     place = locate(root, ("RIM-ONE r3", "RIM-ONE_r3"), "*/Stereo Images")
     if place is None:
-        prepared = find_prepared(root, ("rim",), "ROIs/image", "ROIs/label", targets[0])
+        prepared = find_prepared(root, ("rim",), "ROIs/image", "ROIs/label", targets[0], roi=True)
         if not prepared:
             raise nothing_found("RIM-ONE r3", root, "Healthy/Stereo Images/N-1-L.jpg and Healthy/Average_masks")
         return prepared
@@ -48,5 +48,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 SET = SegmentationSet(
     "RIM-ONE r3", find, targets=("disc", "cup", "disc:exp1", "cup:exp1", "disc:exp2", "cup:exp2"), default=("disc",),
-    folder="RIM-ONE r3", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512, counts={"train": 99, "test": 60},
+    folder="RIM-ONE r3", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512, roi_size=256,
+    counts={"train": 99, "test": 60},
 )

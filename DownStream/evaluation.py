@@ -1,0 +1,121 @@
+"""The evaluation of one target over many photographs: measures with their intervals, as a table, CSV and JSON."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from DownStream.metrics import MEASURES, Coarse, Histogram, bootstrap, scores, summarise, to_levels
+from DualScaleNet.files import replacing, write_json
+
+REGIONS = {"whole": "whole image", "fov": "field of view"}
+
+
+class Evaluation:
+    """Pooled histograms, and of each photograph its scores, over the whole image and inside the field of view.
+
+    Args:
+        threshold: of the mask, in (0, 1].
+    """
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+        self.pooled = {region: Histogram.zero() for region in REGIONS}
+        self.rows: dict[str, dict[str, dict[str, float]]] = {region: {} for region in REGIONS}  # by photograph
+        self.observer: dict[str, Histogram] = {}  # pooled: a second person's drawing against the same labels
+        self._coarse: dict[str, list[Coarse]] = {region: [] for region in REGIONS}
+        self._measures: dict[str, dict[str, Any]] | None = None  # kept: the intervals take a second
+
+    def add(
+        self, name: str, levels: np.ndarray, label: np.ndarray, fov: np.ndarray, observer: np.ndarray | None = None
+    ) -> None:
+        """Counts one photograph: levels (H, W) uint16; label, fov and the second observer's label (H, W) bool."""
+        self._measures = None
+        for region, inside in {"whole": None, "fov": fov}.items():
+            histogram = Histogram.of(levels, label, inside)
+            self.pooled[region] += histogram
+            self.rows[region][name] = scores(histogram, self.threshold)
+            self._coarse[region].append(Coarse.of(histogram, self.threshold))
+            if observer is not None:
+                drawn = Histogram.of(to_levels(observer), label, inside)
+                self.observer[region] = self.observer.get(region, Histogram.zero()) + drawn
+
+    def __len__(self) -> int:
+        """How many photographs were counted."""
+        return len(self.rows["whole"])
+
+    def measures(self) -> dict[str, dict[str, Any]]:
+        """{region: {"pooled", "pooled_interval", "per_image", "observer"}}.
+
+        Each is by measure: a number, [low, high], {mean, std, interval, defined, undefined}, and, where there is a
+        second observer, the pooled number of that person's drawing.
+        """
+        if self._measures is None:
+            self._measures = {region: self._measure(region) for region in REGIONS}
+        return self._measures
+
+    def _measure(self, region: str) -> dict[str, Any]:
+        intervals = bootstrap(self._coarse[region])
+        per_image = summarise(list(self.rows[region].values()))
+        for name, values in per_image.items():
+            values["interval"] = intervals["per_image"][name]
+        measures = {
+            "pooled": scores(self.pooled[region], self.threshold),
+            "pooled_interval": intervals["pooled"],
+            "per_image": per_image,
+        }
+        if self.observer:
+            measures["observer"] = scores(self.observer[region])
+        return measures
+
+    def write(self, folder: Path, protocol: dict[str, Any]) -> None:
+        """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
+        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures()}))
+        with replacing(folder / "per_image.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, ["image", "region", *MEASURES])
+            writer.writeheader()
+            for region, rows in self.rows.items():
+                for name, row in rows.items():
+                    writer.writerow({"image": name, "region": region, **row})
+
+    def table(self) -> str:
+        """The measures, the authors' two first: pooled with its interval, then mean ± sd over the images."""
+        measures = self.measures()
+        heading = f"{'pooled [95 %]':>24}{'per image':>18}"
+        lines = [
+            " " * 12 + "".join(f"{title:^42}" for title in REGIONS.values()),
+            " " * 12 + heading * len(REGIONS),
+        ]
+        for name in MEASURES:
+            cells = ""
+            for values in measures.values():
+                pooled, (low, high) = values["pooled"][name], values["pooled_interval"][name]
+                each = values["per_image"][name]
+                cells += f"{pooled:10.4f} [{low:.3f}, {high:.3f}]{each['mean']:9.4f} ± {each['std']:.4f}"
+            lines.append(f"{name:<12}{cells}")
+        if self.observer:
+            lines.append(f"the second observer's drawing has a pooled F1 of {measures['whole']['observer']['f1']:.4f}")
+        undefined = measures["whole"]["per_image"]["f1"]["undefined"]
+        if undefined:
+            lines.append(f"images without a positive pixel, hence without F1, left out of the means: {undefined}")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def protocol_line(protocol: dict[str, Any]) -> str:
+    """What was measured, how, in one line."""
+    chosen = "" if protocol["threshold_from"] == "given" else f" chosen on {protocol['threshold_from']}"
+    return (
+        f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
+        f"threshold {protocol['threshold']:.4g}{chosen}, field of view {protocol['field_of_view']}"
+    )
+
+
+def _nan_to_none(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _nan_to_none(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_nan_to_none(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,73 @@
+"""The part of a photograph that a network works on: all of it, the field of view, or a square around the optic disc."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DISC_DIAMETERS = 2.0  # side of the square around the disc
+DISC_DIAMETER = 0.03, 0.6  # a disc's diameter over the photograph's shorter side: anything else is none
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a photograph, in its pixels; it may reach beyond the photograph, where there are zeros.
+
+    `found` is False where a disc was sought in vain: there is nothing to segment then.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    found: bool = True
+
+    @classmethod
+    def whole(cls, x: Tensor, found: bool = True) -> "Region":
+        """All of a photograph (..., H, W)."""
+        return cls(0, 0, *x.shape[-2:], found)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """(..., H, W) -> (..., height, width)."""
+        return F.pad(x, self._margins(x.shape[-2], x.shape[-1]))
+
+    def paste(self, maps: Tensor, height: int, width: int) -> Tensor:
+        """Undoes `cut`: (..., self.height, self.width) -> (..., height, width), zero outside the region."""
+        return F.pad(maps, [-margin for margin in self._margins(height, width)])
+
+    def jittered(self, generator: torch.Generator) -> "Region":
+        """The square as an imprecise localiser would give it: scaled by 0.8 to 1.25, shifted by a tenth of its side."""
+        scale, down, right = torch.rand(3, generator=generator).tolist()
+        side = round(self.width * 0.8 * (1.25 / 0.8) ** scale)
+        down, right = (0.2 * (shift - 0.5) * self.width + (self.width - side) / 2 for shift in (down, right))
+        return Region(self.top + round(down), self.left + round(right), side, side)
+
+    def _margins(self, height: int, width: int) -> list[int]:
+        """Left, right, top, bottom, as `F.pad` wants them; negative ones cut."""
+        return [-self.left, self.left + self.width - width, -self.top, self.top + self.height - height]
+
+
+def fov_region(fov: np.ndarray) -> Region:
+    """The bounding box of a field of view (H, W) bool; all of it where the mask is empty."""
+    if not fov.any():
+        return Region(0, 0, *fov.shape)
+    left, top, width, height = cv2.boundingRect(fov.astype(np.uint8))
+    return Region(top, left, height, width)
+
+
+def disc_region(disc: np.ndarray) -> Region | None:
+    """The square around the largest connected part of a disc (H, W) bool; None if that is no disc by its size."""
+    _, _, stats, centres = cv2.connectedComponentsWithStats(disc.astype(np.uint8))
+    if len(stats) < 2:
+        return None
+    largest = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+    diameter = 2 * math.sqrt(stats[largest, cv2.CC_STAT_AREA] / math.pi)
+    if not DISC_DIAMETER[0] <= diameter / min(disc.shape) <= DISC_DIAMETER[1]:
+        return None
+    side = round(DISC_DIAMETERS * diameter)
+    x, y = centres[largest]
+    return Region(round(y - side / 2), round(x - side / 2), side, side)

@@ -1,0 +1,146 @@
+"""From a photograph to its map and back: regions, windows, test-time augmentation, the localiser."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from DownStream.data import Photograph
+from DownStream.inference import Predictor, starts
+from DownStream.model import Segmenter
+from DownStream.region import Region, disc_region, fov_region
+from DownStream.transforms import NetworkInput
+from DualScaleNet.encoder import Encoder
+
+
+def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (3, height, width), generator=g, dtype=torch.uint8)
+
+
+def disc_at(y: int, x: int, radius: int, height: int = 120, width: int = 160) -> np.ndarray:
+    rows, columns = np.ogrid[:height, :width]
+    return (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+
+
+class PixelNetwork(nn.Module):
+    """Stands for a network that looks at one pixel at a time: its probability is the red value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoder = nn.Module()
+        self.decoder.classifier = nn.Conv2d(1, 1, 1)
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(x.shape))
+        return x[:, :1].logit()
+
+
+# --- regions
+
+
+def test_cut_and_paste():
+    image = picture(40, 60)
+    for region in (Region(5, 10, 20, 30), Region(-4, -6, 20, 20), Region(30, 50, 25, 25), Region(-3, -3, 50, 70)):
+        part = region.cut(image)
+        assert part.shape == (3, region.height, region.width)
+        inside = torch.zeros(40, 60, dtype=torch.bool)
+        inside[max(0, region.top) : region.top + region.height, max(0, region.left) : region.left + region.width] = True
+        assert torch.equal(region.paste(part, 40, 60), image * inside)
+        assert torch.equal(region.cut(inside)[None].sum(), inside.sum())  # masks too; nothing of it is lost
+    assert torch.equal(Region.whole(image).cut(image), image)
+
+
+def test_the_field_of_views_box():
+    fov = disc_at(50, 70, 30)
+    assert fov_region(fov) == Region(21, 41, 59, 59)
+    assert fov_region(np.zeros((10, 12), bool)) == Region(0, 0, 10, 12)
+
+
+def test_the_square_around_the_disc():
+    region = disc_region(disc_at(60, 40, 15))
+    assert abs(region.top + region.height / 2 - 60) <= 1 and abs(region.left + region.width / 2 - 40) <= 1
+    assert region.height == region.width == pytest.approx(60, abs=2)
+    assert disc_region(disc_at(60, 40, 15) | disc_at(5, 150, 4)) == region  # the largest part counts
+    for mask in (disc_at(0, 0, 0), disc_at(60, 40, 1), np.ones((120, 160), bool)):
+        assert disc_region(mask) is None
+
+
+def test_jittered_squares_hold_the_disc_and_differ():
+    disc = torch.from_numpy(disc_at(60, 80, 20))
+    region = disc_region(disc.numpy())
+    squares = [region.jittered(torch.Generator().manual_seed(seed)) for seed in range(200)]
+    assert all(square.height == square.width and square.cut(disc).sum() == disc.sum() for square in squares)
+    sides = [square.width / region.width for square in squares]
+    assert 0.78 <= min(sides) < 0.85 and 1.2 < max(sides) <= 1.27 and len(set(squares)) > 150
+
+
+# --- prediction
+
+
+def test_maps_have_the_photographs_own_size():
+    model = Segmenter(Encoder(), classes=2)
+    sizes = ((20, 31), (64, 64), (70, 97), (1, 1), (3, 200))
+    for fit, (height, width) in itertools.product(("pad", "resize"), sizes):
+        maps, region = Predictor(model, NetworkInput(fit, 64))(Photograph("a", picture(height, width), {}))
+        assert maps.shape == (2, height, width) and region == Region(0, 0, height, width)
+        assert maps.min() >= 0 and maps.max() <= 1
+
+
+@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("window", [None, 32, 64])
+@pytest.mark.parametrize("fov_crop", [False, True])
+def test_every_pixel_comes_back_to_its_place(tta, window, fov_crop):
+    """Whatever the way, a network that looks at single pixels gives the photograph back."""
+    image = picture(97, 150).clamp(1, 254)
+    fov = torch.from_numpy(disc_at(50, 70, 40, 97, 150))
+    predictor = Predictor(PixelNetwork(), NetworkInput("pad", 64), fov_crop, window=window, tta=tta)
+    maps, region = predictor(Photograph("a", image, {}, fov=fov))
+    inside = region.paste(torch.ones(region.height, region.width), 97, 150)
+    assert torch.allclose(maps[0], image[0] / 255 * inside, atol=1e-5)
+    assert fov_crop == (region != Region(0, 0, 97, 150))
+    if window:
+        assert all(shape[2:] == (window, window) for shape in predictor.model.seen)
+
+
+def test_windows_cover_everything_and_overlap_by_half():
+    assert starts(50, 64) == [0] and starts(64, 64) == [0] and starts(65, 64) == [0, 1]
+    for length in (100, 128, 129, 1000):
+        tops = starts(length, 64)
+        assert tops[-1] == length - 64 and all(b - a <= 32 for a, b in itertools.pairwise(tops))
+        assert len(set(tops)) == len(tops)
+
+
+def test_windows_equal_the_whole_away_from_their_edges():
+    """A convolution sees as much in the middle of a window as in the whole photograph."""
+    torch.manual_seed(0)
+
+    class Blur(PixelNetwork):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.avg_pool2d(x[:, :1], 3, 1, 1)
+
+    photograph = Photograph("a", picture(200, 200), {})
+    whole = Predictor(Blur(), NetworkInput("pad", 64))(photograph)[0]
+    windows = Predictor(Blur(), NetworkInput("pad", 64), window=64)(photograph)[0]
+    # A pixel at one window's edge has hardly any weight there.
+    assert (whole - windows)[:, 2:-2, 2:-2].abs().max() < 0.01
+
+
+def test_the_localiser_leads_to_the_disc_and_says_when_there_is_none():
+    network = PixelNetwork()
+    localiser = Predictor(PixelNetwork(), NetworkInput("resize", 64))
+    predictor = Predictor(network, NetworkInput("resize", 32), localiser=localiser)
+    disc = torch.from_numpy(disc_at(60, 40, 15))
+    image = (disc * 200 + 20).byte().expand(3, -1, -1)
+    maps, region = predictor(Photograph("a", image, {}))
+    assert region.found and region.cut(disc).sum() == disc.sum() and abs(region.width - 60) <= 4
+    assert network.seen == [(1, 3, 32, 32)]
+    assert ((maps[0] > 0.5) == disc).float().mean() > 0.99
+    outside = region.paste(torch.ones(region.height, region.width), 120, 160) == 0
+    assert maps[0][outside].max() == 0
+
+    maps, region = predictor(Photograph("b", torch.full_like(image, 20), {}))
+    assert not region.found and maps.shape == (1, 120, 160) and maps.max() == 0
