@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DISC_DIAMETERS = 2.0  # side of the square around the disc
+SIDE = 512  # long side of the copy on which the disc is measured, pixels
 DISC_DIAMETER = 0.03, 0.6  # a disc's diameter over the photograph's shorter side: anything else is none
 
 
@@ -60,14 +61,19 @@ def fov_region(fov: np.ndarray) -> Region:
 
 
 def disc_region(disc: np.ndarray) -> Region | None:
-    """The square around the largest connected part of a disc (H, W) bool; None if that is no disc by its size."""
-    _, _, stats, centres = cv2.connectedComponentsWithStats(disc.astype(np.uint8))
+    """The square around the largest part of a disc (H, W) bool, without what hangs on it; None if that is no disc."""
+    scale = max(1.0, max(disc.shape) / SIDE)
+    small = cv2.resize(disc.astype(np.uint8), None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
+    # Vessels and crescents that a rough map adds are thinner than half of the disc.
+    thick = max(1, round(cv2.distanceTransform(np.pad(small, 1), cv2.DIST_L2, 5).max()))
+    opened = cv2.morphologyEx(small, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thick, thick)))
+    _, _, stats, centres = cv2.connectedComponentsWithStats(opened)
     if len(stats) < 2:
         return None
     largest = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
     diameter = 2 * math.sqrt(stats[largest, cv2.CC_STAT_AREA] / math.pi)
-    if not DISC_DIAMETER[0] <= diameter / min(disc.shape) <= DISC_DIAMETER[1]:
+    if not DISC_DIAMETER[0] <= diameter / min(small.shape) <= DISC_DIAMETER[1]:
         return None
-    side = round(DISC_DIAMETERS * diameter)
-    x, y = centres[largest]
+    side = round(DISC_DIAMETERS * diameter * scale)
+    x, y = centres[largest] * scale
     return Region(round(y - side / 2), round(x - side / 2), side, side)
