@@ -104,7 +104,7 @@ def main() -> None:
         out = args.out or path.parent / f"predictions-{args.dataset}-{args.split}"
     else:
         samples = own_samples(checkpoint, args.split, args.data_dir)
-        source = f"{CATALOGUE[checkpoint['dataset']].title} {args.split}"
+        source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], args.split)}"
         out = args.out or path.parent / f"predictions-{args.split}"
     thresholds = dict.fromkeys(targets, args.threshold)
     if isinstance(args.threshold, str):
@@ -210,6 +210,15 @@ def as_array(mask: Tensor | None) -> np.ndarray | None:
 def target_folder(out: Path, target: str, targets: list[str]) -> Path:
     """One target's files lie in `out` itself, several targets' in a folder each."""
     return out if len(targets) == 1 else out / target.replace(":", "_")
+
+
+def split_name(options: dict[str, Any], split: str) -> str:
+    """What a split of the checkpoint's own is: a held-out fold is no official test set."""
+    if options.get("split_file"):
+        return f"{split} of {Path(options['split_file']).name}"
+    if split == "test" and options["folds"]:
+        return f"training list, held-out fold {options['fold']} of {options['folds']}"
+    return split
 
 
 def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float]:

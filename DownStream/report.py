@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import cv2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -102,8 +103,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np
 
     Green is true, blue missed, red false. Without a label all of the mask is green.
     """
-    gray = image.mean(axis=2, keepdims=True) * 0.7
-    painted = np.repeat(gray, 3, axis=2).astype(np.uint8)
+    gray = np.uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(0.7))
+    painted = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
     painted[mask] = TRUE
     if label is not None:
         painted[mask & ~label] = FALSE

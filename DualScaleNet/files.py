@@ -115,7 +115,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_image(path: Path, array: np.ndarray) -> None:
     """Writes uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W), in the format of the suffix."""
     with replacing(path) as temporary:
-        Image.fromarray(array).save(temporary)
+        Image.fromarray(array).save(temporary, compress_level=3)  # PNG: twice as fast as the default, a tenth larger
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import by_scikit_learn
 from sklearn import metrics as sk
 
 from DownStream.metrics import (
@@ -32,21 +33,6 @@ def no_warnings():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
-
-
-def by_scikit_learn(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    mask = probability >= threshold
-    precision, recall, _ = sk.precision_recall_curve(label, probability)
-    return {
-        "f1": sk.f1_score(label, mask),
-        "pr_auc": sk.auc(recall, precision),
-        "auroc": sk.roc_auc_score(label, probability),
-        "sensitivity": sk.recall_score(label, mask),
-        "specificity": sk.recall_score(~label, ~mask),
-        "accuracy": sk.accuracy_score(label, mask),
-        "iou": sk.jaccard_score(label, mask),
-        "mcc": sk.matthews_corrcoef(label, mask),
-    }
 
 
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REAL, ROOT, pretrain, run_script
+from conftest import REAL, ROOT, by_scikit_learn, pretrain, run_script
 from PIL import Image
-from sklearn.metrics import auc, f1_score, precision_recall_curve
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
 
@@ -164,14 +163,21 @@ def test_prediction_can_be_recomputed_from_its_files(trees, trained):
         levels.append(probability.ravel()), labels.append(label.ravel())
         inside.append(np.asarray(Image.open(folder / "mask" / f"{name}_mask.gif").convert("L")).ravel() > 0)
     levels, labels, inside = map(np.concatenate, (levels, labels, inside))
+    per_image = {(row["region"], row["image"]): row for row in rows(out / "per_image.csv")}
+    assert len(per_image) == 2 * len(ids)
     for region, chosen in (("whole", np.ones_like(inside)), ("fov", inside)):
         pooled = measured["measures"][region]["pooled"]
-        precision, recall, _ = precision_recall_curve(labels[chosen], levels[chosen])
-        assert pooled["f1"] == pytest.approx(f1_score(labels[chosen], levels[chosen] >= 32768), abs=1e-9)
-        assert pooled["pr_auc"] == pytest.approx(auc(recall, precision), abs=1e-9)
-        assert f"{pooled['f1']:.4f}" in output and f"{pooled['pr_auc']:.4f}" in output
-    assert len(rows(out / "per_image.csv")) == 2 * len(ids)
-    for name, title in (("report.html", "<!DOCTYPE html>"), ("report.md", "# DRIVE test: vessels")):
+        expected = by_scikit_learn(levels[chosen] / 65535, labels[chosen], 32768 / 65535)
+        assert pooled == pytest.approx(expected, abs=1e-9)
+        assert all(f"{value:.4f}" in output for value in expected.values())
+        parts = zip(ids, *(np.split(array, len(ids)) for array in (levels, labels, chosen)), strict=True)
+        each = {id: by_scikit_learn(a[here] / 65535, b[here], 32768 / 65535) for id, a, b, here in parts}
+        for name, mean in measured["measures"][region]["per_image"].items():
+            values = [each[id][name] for id in ids]
+            assert [float(per_image[region, id][name]) for id in ids] == pytest.approx(values, abs=1e-9)
+            assert (mean["mean"], mean["std"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-9)
+    heading = "# DRIVE training list, held-out fold 0 of 3: vessels"
+    for name, title in (("report.html", "<!DOCTYPE html>"), ("report.md", heading)):
         text = (out / name).read_text()
         assert text.startswith(title) and f"{measured['measures']['whole']['pooled']['f1']:.4f}" in text
 
