@@ -46,7 +46,7 @@ from DualScaleNet.options import (
     weight,
 )
 from DualScaleNet.runlog import RunLog, write_options
-from DualScaleNet.runtime import ROOT, UserError, autocast, run_script, seeded_generator, select_device
+from DualScaleNet.runtime import ROOT, UserError, autocast, grad_scaler, run_script, seeded_generator, select_device
 from DualScaleNet.schedule import learning_rate
 
 PANELS = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
@@ -194,11 +194,13 @@ def main() -> None:
     model = Segmenter(encoder, len(args.target), frozen=not args.finetune).to(device, memory_format=torch.channels_last)
     predictor = Predictor(model, network_input, "crop" in args.fov, localiser and Predictor.load(localiser, device))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay)
+    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay, fused=True)
+    scaler = grad_scaler(device, args.precision)
     done, best = 0, -math.inf
     if checkpoint:
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
+        scaler.load_state_dict(checkpoint["scaler"])
         done, best = checkpoint["epoch"], checkpoint["best_val_f1"]
         if done >= args.epochs:
             print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
@@ -229,7 +231,7 @@ def main() -> None:
     saved = -math.inf
     bar = tqdm(range(done, args.epochs), initial=done, total=args.epochs, unit="epoch", disable=None)
     for epoch in bar:
-        row = train_one_epoch(model, optimizer, train, network_input, args, epoch)
+        row = train_one_epoch(model, optimizer, scaler, train, network_input, args, epoch)
         last = epoch + 1 == args.epochs
         row |= {"val_f1": None, "val_pr_auc": None}
         if samples["val"] and (last or (epoch + 1) % args.val_every == 0):
@@ -240,7 +242,7 @@ def main() -> None:
         log.append(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", best_val_f1=f"{best:.4f}" if best > 0 else "-")
         if last or time.monotonic() - saved > 60 * args.save_minutes:
-            save(args.run_dir / "last.pth", epoch + 1, optimizer=optimizer.state_dict())
+            save(args.run_dir / "last.pth", epoch + 1, optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
             log.draw_curves(PANELS)
             saved = time.monotonic()
 
@@ -324,7 +326,7 @@ def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dic
             f"{args.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
         )
-    return {name: value for name, value in content.items() if name not in ("optimizer", "options")}
+    return {name: value for name, value in content.items() if name not in ("optimizer", "scaler", "options")}
 
 
 def read_training_set(
@@ -358,6 +360,7 @@ def read_training_set(
 def train_one_epoch(
     model: Segmenter,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     photographs: list[TrainingPhotograph],
     network_input: NetworkInput,
     args: argparse.Namespace,
@@ -384,8 +387,9 @@ def train_one_epoch(
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = binary_cross_entropy(logits.float(), labels, inside)
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         total += loss.detach() * len(members)
     mean = total.item() / len(photographs)
     if not math.isfinite(mean):

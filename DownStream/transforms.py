@@ -65,22 +65,32 @@ def training_pair(
     if photograph.region:
         region = photograph.region.jittered(generator)
         image, masks = network_input.scale(region.cut(image)), network_input.scale(region.cut(masks))
-    image, masks = augment(image.float() / 255, masks.float(), generator)
+    image, masks = augment(image.float() / 255, masks.float(), crop, generator)
     if crop is None:
         return network_input.pad(image), network_input.pad(masks)
-    top, left = (int(torch.randint(max(0, side - crop) + 1, (), generator=generator)) for side in masks.shape[1:])
-    window = (..., slice(top, top + crop), slice(left, left + crop))
-    return zero_pad(image[window], crop, crop), zero_pad(masks[window], crop, crop)
+    return zero_pad(image, crop, crop), zero_pad(masks, crop, crop)
 
 
-def augment(image: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rotation by a whole angle in [0, 360) with p 0.5 (image bicubic, label nearest), each flip with p 0.25."""
+def augment(image: Tensor, labels: Tensor, crop: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Rotation by a whole angle in [0, 360) with p 0.5 (image bicubic, label nearest), each flip with p 0.25.
+
+    Of the result a square of side `crop`, or less where the photograph is smaller, is cut at random. Only its pixels
+    are computed: a rotation of the whole would take as long as the encoder.
+    """
     turn, mirror, upend = torch.rand(3, generator=generator).tolist()
     angle = torch.randint(360, (1,), generator=generator)
-    if turn < 0.5:
-        image = rotate(image[None], angle, "bicubic")[0].clamp(0, 1)
-        labels = rotate(labels[None], angle, "nearest")[0]
     axes = [axis for axis, chance in ((-1, mirror), (-2, upend)) if chance < 0.25]
+    window = [slice(None), slice(None)]
+    for axis, side in zip((-2, -1), labels.shape[1:], strict=True):
+        start = int(torch.randint(max(0, side - (crop or side)) + 1, (), generator=generator))
+        stop = min(side, start + (crop or side))
+        # The flip comes last: before it the window lies on the other side.
+        window[axis] = slice(side - stop, side - start) if axis in axes else slice(start, stop)
+    if turn < 0.5:
+        image = rotate(image[None], angle, "bicubic", tuple(window))[0].clamp(0, 1)
+        labels = rotate(labels[None], angle, "nearest", tuple(window))[0]
+    else:
+        image, labels = image[:, window[0], window[1]], labels[:, window[0], window[1]]
     return image.flip(axes), labels.flip(axes)
 
 

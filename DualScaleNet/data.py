@@ -8,14 +8,16 @@ It is safe to delete.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from DualScaleNet.files import is_image, read_image, replacing
@@ -27,6 +29,7 @@ LABEL_FOLDERS = {
     "label", "labels", "segmentation label", "groundtruth", "mask", "masks", "fov", "1st_manual", "2nd_manual",
 }  # fmt: skip
 CHUNK = 1 << 16  # bytes read at a time
+HELD = 0.25  # share of a GPU's free memory that photographs may take
 
 
 def split_of(path: Path, folder: Path) -> str:
@@ -111,12 +114,53 @@ def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path)
     if not path.exists():
         with replacing(path) as temporary, ThreadPoolExecutor() as pool:
             array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
+            _reserve(temporary)
             resize = _resize_antialiased if antialias else _resize_plain
             decoded = pool.map(lambda path: _square(path, size, resize), paths)
             for i, image in enumerate(tqdm(decoded, "decode", len(paths), unit="photo", disable=None)):
                 array[i] = image
             array.flush()
     return np.load(path, mmap_mode="r")
+
+
+def _reserve(path: Path) -> None:
+    """Takes the whole file's space now: a full disk met later, through the mapping, would kill the process."""
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    size = path.stat().st_size
+    try:
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        need = f"{size / 2**30:.1f} GiB"
+        raise UserError(f"no room for {need} in {path.parent} ({error.strerror}): choose another --cache") from None
+
+
+def hold(photographs: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
+    """A GPU with room for them holds all photographs; otherwise they stay in the mapping."""
+    if device.type != "cuda" or photographs.nbytes > HELD * torch.cuda.mem_get_info(device)[0]:
+        return photographs
+    held = torch.empty(photographs.shape, dtype=torch.uint8, device=device)
+    for first in range(0, len(photographs), 1024):
+        held[first : first + 1024] = torch.from_numpy(photographs[first : first + 1024].copy())
+    return held
+
+
+def batches(photographs: np.ndarray | Tensor, indices: list[np.ndarray], device: torch.device) -> Iterator[Tensor]:
+    """Yields photographs[index], (n, size, size, 3) uint8 on `device`, for each index; the next one is being read."""
+
+    def read(index: np.ndarray) -> Tensor:
+        if isinstance(photographs, Tensor):
+            return photographs[torch.from_numpy(index).to(photographs.device)]
+        batch = torch.from_numpy(photographs[index])
+        return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(read, indices[0])
+        for index in indices[1:]:
+            batch, ahead = ahead.result(), pool.submit(read, index)
+            yield batch
+        yield ahead.result()
 
 
 def _identity(paths: list[Path], size: int, antialias: bool) -> str:

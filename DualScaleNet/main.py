@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from DualScaleNet.checkpoint import load_checkpoint, save_checkpoint, save_encoder
-from DualScaleNet.data import find_duplicates, find_photographs, load_photographs
+from DualScaleNet.data import batches, find_duplicates, find_photographs, hold, load_photographs
 from DualScaleNet.encoder import ARCHITECTURES
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
@@ -44,6 +45,7 @@ from DualScaleNet.runtime import (
     ROOT,
     UserError,
     autocast,
+    grad_scaler,
     join_processes,
     run_script,
     seeded_generator,
@@ -88,6 +90,9 @@ def parse_args() -> argparse.Namespace:
         "antialiased resizing; release, the authors' published settings: gradient, no crops, plain resizing",
     )
     group.add_argument(
+        "--sync-batch-norm", action="store_true", help="under torchrun: batch statistics over all processes"
+    )
+    group.add_argument(
         "--batch-norm", default="per-view", choices=["per-view", "joint"],
         help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass",
     )
@@ -107,6 +112,10 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--lr", type=positive, default=1e-3, help="learning rate")
     add_schedule(group)
+    group.add_argument(
+        "--accumulate", type=positive_int, default=1, metavar="N",
+        help="parts that a batch passes in, for small memories; batch statistics are those of a part",
+    )
     group.add_argument("--warmup-epochs", type=natural_int, default=0, metavar="N", help="linear rise to --lr, ours")
     group.add_argument("--weight-decay", type=weight, default=0.0, help="L2 penalty; the authors used none")
     add_machine(group)
@@ -136,17 +145,21 @@ def main() -> None:
     args = parse_args()
     device = select_device(args.device)
     rank, processes = join_processes(device)
-    photographs = open_photographs(args, rank)
-    if args.batch_size % processes or args.batch_size < 2 * processes:
-        raise UserError(f"--batch-size {args.batch_size}: each of {processes} processes needs two or more, all alike")
+    photographs = hold(open_photographs(args, rank), device)
+    parts = processes * args.accumulate
+    if args.batch_size % parts or args.batch_size < 2 * parts:
+        what = "processes" if args.accumulate == 1 else "parts (processes x --accumulate)"
+        raise UserError(f"--batch-size {args.batch_size}: each of {parts} {what} needs two or more, all alike")
     if len(photographs) < args.batch_size:
         raise UserError(f"{len(photographs)} photographs are fewer than --batch-size {args.batch_size}: lower it")
     steps = len(photographs) // args.batch_size
 
     torch.manual_seed(args.seed)
-    model = DualScaleNet(args.arch, args.recipe == "paper", args.batch_norm == "per-view").to(device)
-    optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay)
-    done = resume(args, model, optimizer)
+    model = DualScaleNet(args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm)
+    model.to(device)
+    optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
+    scaler = grad_scaler(device, args.precision)
+    done = resume(args, model, optimizer, scaler)
     if done >= args.epochs:
         print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
         return
@@ -163,7 +176,7 @@ def main() -> None:
     total = args.epochs * steps * args.batch_size
     bar = tqdm(total=total, initial=total // args.epochs * done, unit="photo", disable=None if rank == 0 else True)
     for epoch in range(done, args.epochs):
-        row = train_one_epoch(network, optimizer, photographs, args, epoch, bar)
+        row = train_one_epoch(network, optimizer, scaler, photographs, args, epoch, bar)
         if rank != 0:
             continue
         log.append(row)
@@ -176,7 +189,7 @@ def main() -> None:
             path = args.run_dir / f"encoder-{epoch + 1:04d}.pth"
             save_encoder(path, model.encoder, args.recipe, epoch + 1, len(photographs))
         if snapshot or epoch + 1 == args.epochs or time.monotonic() - saved > 60 * args.save_minutes:
-            save(args, model, optimizer, epoch + 1, len(photographs))
+            save(args, model, optimizer, scaler, epoch + 1, len(photographs))
             log.draw_curves(PANELS)
             saved = time.monotonic()
     bar.close()
@@ -204,7 +217,8 @@ def open_photographs(args: argparse.Namespace, rank: int) -> np.ndarray:
 def train_one_epoch(
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    photographs: np.ndarray,
+    scaler: torch.amp.GradScaler,
+    photographs: np.ndarray | torch.Tensor,
     args: argparse.Namespace,
     epoch: int,
     bar: tqdm,
@@ -218,10 +232,10 @@ def train_one_epoch(
     sums = torch.zeros(len(names), device=device)
     network.train()
     started = shown = time.monotonic()
-    for step in range(steps):
-        first = step * args.batch_size + rank * share
-        batch = torch.from_numpy(photographs[np.sort(order[first : first + share])])
-        images = batch.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+    firsts = range(rank * share, steps * args.batch_size, args.batch_size)
+    members = [np.sort(order[first : first + share]) for first in firsts]
+    for step, batch in enumerate(batches(photographs, members, device)):
+        images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
         x, y = local_views(images, generator)
         whole = global_views(images, generator, crop=args.recipe == "paper")
@@ -231,16 +245,22 @@ def train_one_epoch(
         )
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with autocast(device, args.precision):
-            embeddings = Embeddings(*(vectors.float() for vectors in network(x, y, whole)))
-        local = local_loss(*embeddings[:2], args.positive_weight, args.negative_weight)
-        globally = global_loss(*embeddings[2:])
-        loss = args.global_weight * globally + args.local_weight * local.total
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        passes = []
+        for part in zip(*(views.chunk(args.accumulate) for views in (x, y, whole)), strict=True):
+            last = len(passes) + 1 == args.accumulate
+            with nullcontext() if last or processes == 1 else network.no_sync():
+                with autocast(device, args.precision):
+                    embeddings = Embeddings(*(vectors.float() for vectors in network(*part)))
+                local = local_loss(*embeddings[:2], args.positive_weight, args.negative_weight)
+                globally = global_loss(*embeddings[2:])
+                loss = args.global_weight * globally + args.local_weight * local.total
+                scaler.scale(loss / args.accumulate).backward()
+            passes.append([vectors.detach() for vectors in embeddings])
+            sums += torch.stack([loss, globally, *local]).detach() / args.accumulate
+        scaler.step(optimizer)
+        scaler.update()
 
-        sums += torch.stack([loss, globally, *local]).detach()
         bar.update(args.batch_size)
         if not bar.disable and time.monotonic() - shown > 1:  # reading the loss waits for the device
             shown = time.monotonic()
@@ -251,10 +271,13 @@ def train_one_epoch(
     if not math.isfinite(means["loss"]):
         raise UserError(f"the loss of epoch {epoch + 1} is {means['loss']}: lower --lr or use --precision float32")
     speed = steps * args.batch_size / (time.monotonic() - started)
+    embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*passes, strict=True)))
     return {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, **collapse_report(embeddings)}
 
 
-def resume(args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> int:
     """Loads the run to go on with, if there is one. Returns the epochs it has seen."""
     last = args.run_dir / "last.pth" if args.resume == "auto" else Path(args.resume)
     if args.resume == "never" or (args.resume == "auto" and not last.exists()):
@@ -264,14 +287,20 @@ def resume(args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim
     refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
+    scaler.load_state_dict(checkpoint["scaler"])
     return checkpoint["epoch"]
 
 
 def save(
-    args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer, epoch: int, images: int
+    args: argparse.Namespace,
+    model: DualScaleNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    epoch: int,
+    images: int,
 ) -> None:
     """Writes last.pth, to go on from, and encoder.pth, to use."""
-    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
     content |= {"epoch": epoch, "options": plain_options(args)}
     save_checkpoint(args.run_dir / "last.pth", "pretraining", content)
     save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, epoch, images)

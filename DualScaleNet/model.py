@@ -7,7 +7,8 @@ of its own, so BatchNorm statistics are per view. `PerViewBatchNorm` gives exact
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from DualScaleNet.encoder import Encoder
@@ -22,6 +23,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
     """
 
     views = 1
+    synchronised = False
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim not in (2, 4):
@@ -29,7 +31,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N * views, C[, H, W]) -> the same shape, normalised."""
-        if self.views == 1 or not self.training:
+        if not self.training or (self.views == 1 and not self.synchronised):
             return super().forward(x)
         views, channels = self.views, self.num_features
         folded = x.contiguous().view(-1, views * channels, *x.shape[2:])
@@ -38,8 +40,11 @@ class PerViewBatchNorm(nn.BatchNorm2d):
             weight, bias = self.weight.repeat(views), self.bias.repeat(views)
         mean = torch.zeros(views * channels, dtype=self.running_mean.dtype, device=x.device)
         variance = torch.zeros_like(mean)
-        # With momentum 1 the "running" statistics are this batch's own, one set a view.
-        folded = F.batch_norm(folded, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
+        if self.synchronised:
+            folded, mean, variance = synchronised_batch_norm(folded, weight, bias, self.eps)
+        else:
+            # With momentum 1 the "running" statistics are this batch's own, one set a view.
+            folded = F.batch_norm(folded, mean, variance, weight, bias, training=True, momentum=1.0, eps=self.eps)
         self._update_running_statistics(mean.view(views, channels), variance.view(views, channels))
         return folded.view_as(x)
 
@@ -52,6 +57,27 @@ class PerViewBatchNorm(nn.BatchNorm2d):
         self.running_mean.mul_(kept).add_((share * means).sum(0))
         self.running_var.mul_(kept).add_((share * variances).sum(0))
         self.num_batches_tracked += self.views
+
+
+def synchronised_batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """BatchNorm over the batches (N, C, ...) of all processes, in float32 or better.
+
+    Returns the normalised batch, and the mean and unbiased variance (C,) of all of them. On any backend, unlike
+    `nn.SyncBatchNorm`, which needs GPUs.
+    """
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    others = [dimension for dimension in range(x.ndim) if dimension != 1]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    count = x.numel() // x.shape[1] * distributed.get_world_size()
+    mean = all_reduce(wide.sum(others)) / count
+    centred = wide - mean.view(shape)
+    variance = all_reduce((centred**2).sum(others)) / count
+    scale = (variance + eps).rsqrt()
+    out = centred * (scale if weight is None else scale * weight).view(shape)
+    out = out if bias is None else out + bias.view(shape)
+    return out.to(x.dtype), mean.detach(), variance.detach() * (count / max(1, count - 1))
 
 
 class Projector(nn.Sequential):
@@ -97,14 +123,24 @@ class DualScaleNet(nn.Module):
     Args:
         stop_gradient: no gradient into z(y) of LocalFocus (and no activations kept for it), as in the method's figure.
         per_view: BatchNorm statistics per view; otherwise pooled over the views of one pass.
+        synchronised: BatchNorm statistics over the batches of all processes.
     """
 
-    def __init__(self, arch: str = "bottleneck18", stop_gradient: bool = True, per_view: bool = True) -> None:
+    def __init__(
+        self,
+        arch: str = "bottleneck18",
+        stop_gradient: bool = True,
+        per_view: bool = True,
+        synchronised: bool = False,
+    ) -> None:
         super().__init__()
         self.stop_gradient, self.per_view = stop_gradient, per_view
         self.encoder = Encoder(arch, norm_layer=PerViewBatchNorm)
         self.local_projector, self.local_predictor = Projector(self.encoder.channels[-1]), Predictor()
         self.global_projector, self.global_predictor = Projector(self.encoder.channels[-1]), Predictor()
+        for module in self.modules():
+            if isinstance(module, PerViewBatchNorm):
+                module.synchronised = synchronised
 
     def forward(self, x: Tensor, y: Tensor, whole: Tensor) -> Embeddings:
         """x, y: the patches of the two copies, (N, 9, 3, h, w); whole: v3 and v4, (N, 2, 3, H, W)."""

@@ -61,12 +61,25 @@ def join_processes(device: torch.device) -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """What `auto` means: bfloat16 on a GPU that has it, float16 on another GPU, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision in bfloat16, or none. `auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
-    if precision == "auto":
-        capable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if capable else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """Mixed precision, or none for float32."""
+    precision = resolve_precision(device, precision)
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Keeps float16's gradients from vanishing; for other precisions it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=resolve_precision(device, precision) == "float16")
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:

@@ -1,14 +1,17 @@
 """Finding, decoding and caching unlabelled photographs."""
 
+import errno
+import os
 import shutil
 from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from DualScaleNet.data import find_duplicates, find_photographs, load_photographs
+from DualScaleNet.data import batches, find_duplicates, find_photographs, load_photographs
 from DualScaleNet.files import read_image, replacing
 from DualScaleNet.main import open_photographs
 from DualScaleNet.runtime import UserError
@@ -141,3 +144,23 @@ def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
     shutil.copy(first, second)
     assert len(open_photographs(args, rank=0)) == 2
     assert capsys.readouterr().out == f"1 photographs occur more than once, e.g. {second} and {first}: each counts\n"
+
+
+def test_batches_are_the_same_from_the_mapping_and_from_the_device():
+    photographs = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), np.uint8)
+    indices = [np.array([0, 5]), np.array([2, 3]), np.array([8, 1])]
+    for source in (photographs, torch.from_numpy(photographs)):
+        found = list(batches(source, indices, torch.device("cpu")))
+        assert len(found) == 3
+        for batch, index in zip(found, indices, strict=True):
+            assert torch.equal(batch, torch.from_numpy(photographs[index]))
+
+
+def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"no room for 0\.0 GiB in .* \(No space left on device\): choose"):
+        load_photographs([photograph(tmp_path / "a.png")], 32, True, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -30,29 +30,48 @@ def gradients(model: DualScaleNet, network: torch.nn.Module, half: slice) -> dic
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
-def fresh_model() -> DualScaleNet:
+def fresh_model(synchronised: bool = False) -> DualScaleNet:
     torch.manual_seed(0)
-    return DualScaleNet().double()
+    return DualScaleNet(synchronised=synchronised).double()
 
 
-def process(rank: int, folder: str) -> None:
+def assert_close(value: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    """In norm: threads and processes sum in another order, and the normalisations magnify that."""
+    error = (value - expected).norm() / expected.norm().clamp(min=1e-6)
+    assert error < 1e-6, f"{name}: {error}"
+
+
+def process(rank: int, folder: str, synchronised: bool) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    model = fresh_model()
+    model = fresh_model(synchronised)
     result = gradients(model, DistributedDataParallel(model), slice(3 * rank, 3 * rank + 3))
+    result |= {name: value for name, value in model.state_dict().items() if "running" in name}
     torch.save(result, f"{folder}/{rank}.pth")
     distributed.destroy_process_group()
 
 
 def test_gradients_of_two_processes_are_the_mean_over_the_half_batches(tmp_path):
-    multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(process, (str(tmp_path), False), nprocs=2)
     model = fresh_model()
     halves = [gradients(model, model, slice(0, 3)), gradients(model, model, slice(3, 6))]
     for rank in range(2):
-        for name, gradient in torch.load(tmp_path / f"{rank}.pth").items():
-            expected = (halves[0][name] + halves[1][name]) / 2
-            error = (gradient - expected).norm() / expected.norm().clamp(min=1e-6)
-            assert error < 1e-6, f"{name}: {error}"  # threads sum in another order, and the norms magnify that
+        result = torch.load(tmp_path / f"{rank}.pth")
+        for name in halves[0]:
+            assert_close(result[name], (halves[0][name] + halves[1][name]) / 2, name)
+
+
+def test_with_synchronised_statistics_two_processes_are_one(tmp_path):
+    """Gradients and running statistics equal those of one process with the whole batch."""
+    multiprocessing.spawn(process, (str(tmp_path), True), nprocs=2)
+    model = fresh_model()
+    expected = gradients(model, model, slice(0, 6))
+    expected |= {name: value for name, value in model.state_dict().items() if "running" in name}
+    for rank in range(2):
+        result = torch.load(tmp_path / f"{rank}.pth")
+        assert result.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(result[name], value, name)
 
 
 def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
@@ -60,6 +79,7 @@ def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         ROOT / "DualScaleNet" / "main.py", "--data", trees / "ddr_757", "--run-dir", tmp_path / "run",
         "--cache", tmp_path / "cache", "--image-size", "96", "--batch-size", "4", "--epochs", "2", "--device", "cpu",
+        "--sync-batch-norm",
     ]
     result = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

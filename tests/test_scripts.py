@@ -109,11 +109,20 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
 def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
     more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
+    more += ("--accumulate", 2)
     pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, "--snapshot-every", 1, *options, *more)
     content = torch.load(tmp_path / "run" / "encoder-0001.pth")
     assert (content["arch"], content["recipe"], content["images"]) == ("resnet18", "release", 8)
     log = rows(tmp_path / "run" / "log.csv")
     assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
+
+
+def test_float16_with_its_scaler_goes_on(trees, tmp_path):
+    common = ("--precision", "float16", "--image-size", 96)
+    pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 1, *common)
+    assert torch.load(tmp_path / "run" / "last.pth")["scaler"]["scale"] > 1
+    pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, *common)
+    assert [row["epoch"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "2"]
 
 
 def test_too_few_photographs(trees, tmp_path):

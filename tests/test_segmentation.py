@@ -152,7 +152,7 @@ def test_image_and_label_move_together():
     image, label = blob.expand(3, 96, 96), (blob > 0.5).float()[None]
     moved = set()
     for seed in range(40):
-        a, b = augment(image, label, generator(seed))
+        a, b = augment(image, label, None, generator(seed))
         assert ((a[:1] > 0.5).float() - b).abs().mean() < 0.005
         assert set(b.unique().tolist()) <= {0.0, 1.0} and a.min() >= 0 and a.max() <= 1
         moved.add(tuple(b[0].nonzero().float().mean(0).round().tolist()))
@@ -163,13 +163,27 @@ def test_augmentation_probabilities():
     """Rotation with p 0.5, each flip with p 0.25, on a picture with no symmetry; 2000 draws."""
     image = torch.rand(3, 9, 9, generator=generator())
     label = (image[:1] > 0.5).float()
-    draws = [augment(image, label, generator(seed))[1] for seed in range(2000)]
+    draws = [augment(image, label, None, generator(seed))[1] for seed in range(2000)]
     def near(expected: float) -> object:
         return pytest.approx(expected, abs=0.035)
     share = {axes: np.mean([torch.equal(d, label.flip(axes)) for d in draws]) for axes in [(), (-1,), (-2,), (-1, -2)]}
     assert share[()] == near(0.5 * 0.75 * 0.75)
     assert share[(-1,)] == near(0.5 * 0.25 * 0.75) and share[(-2,)] == near(0.5 * 0.25 * 0.75)
     assert share[(-1, -2)] == near(0.5 * 0.25 * 0.25)
+
+
+def test_a_crop_is_part_of_the_whole():
+    """What is computed of the crop alone equals the crop of what would have been computed of the whole."""
+    image, label = picture(40, 56).float() / 255, (picture(40, 56)[:1] > 127).float()
+    for seed in range(40):
+        whole, whole_label = augment(image, label, None, generator(seed))
+        part, part_label = augment(image, label, 24, generator(seed))
+        assert part.shape == (3, 24, 24)
+        places = whole.unfold(1, 24, 1).unfold(2, 24, 1)  # (3, 17, 33, 24, 24)
+        distance = (places - part[:, None, None]).abs().amax((0, 3, 4))
+        assert distance.min() < 1e-6
+        top, left = divmod(int(distance.argmin()), distance.shape[1])
+        assert torch.equal(part_label, whole_label[:, top : top + 24, left : left + 24])
 
 
 def test_whole_photographs_are_padded_and_crops_are_cut():
