@@ -116,6 +116,10 @@ def parse_args() -> argparse.Namespace:
         "--accumulate", type=positive_int, default=1, metavar="N",
         help="parts that a batch passes in, for small memories; batch statistics are those of a part",
     )
+    group.add_argument(
+        "--checkpoint-activations", action="store_true",
+        help="compute activations again in the backward pass instead of keeping them: the same result in less memory",
+    )
     group.add_argument("--warmup-epochs", type=natural_int, default=0, metavar="N", help="linear rise to --lr, ours")
     group.add_argument("--weight-decay", type=weight, default=0.0, help="L2 penalty; the authors used none")
     add_machine(group)
@@ -155,7 +159,10 @@ def main() -> None:
     steps = len(photographs) // args.batch_size
 
     torch.manual_seed(args.seed)
-    model = DualScaleNet(args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm)
+    model = DualScaleNet(
+        args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm,
+        args.checkpoint_activations,
+    )
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
     scaler = grad_scaler(device, args.precision)

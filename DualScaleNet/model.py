@@ -4,12 +4,15 @@ In the method every view (each of the 9 + 9 patch positions, each whole-image vi
 of its own, so BatchNorm statistics are per view. `PerViewBatchNorm` gives exactly that from one batched pass.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from DualScaleNet.encoder import Encoder
 
@@ -24,6 +27,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
 
     views = 1
     synchronised = False
+    recording = True  # running statistics
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim not in (2, 4):
@@ -31,7 +35,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N * views, C[, H, W]) -> the same shape, normalised."""
-        if not self.training or (self.views == 1 and not self.synchronised):
+        if not self.training:
             return super().forward(x)
         views, channels = self.views, self.num_features
         folded = x.contiguous().view(-1, views * channels, *x.shape[2:])
@@ -51,6 +55,8 @@ class PerViewBatchNorm(nn.BatchNorm2d):
     @torch.no_grad()
     def _update_running_statistics(self, means: Tensor, variances: Tensor) -> None:
         """What `views` successive updates with the given momentum amount to."""
+        if not PerViewBatchNorm.recording:
+            return
         age = torch.arange(self.views - 1, -1, -1, device=means.device, dtype=means.dtype).unsqueeze(1)
         share = self.momentum * (1 - self.momentum) ** age
         kept = (1 - self.momentum) ** self.views
@@ -124,6 +130,7 @@ class DualScaleNet(nn.Module):
         stop_gradient: no gradient into z(y) of LocalFocus (and no activations kept for it), as in the method's figure.
         per_view: BatchNorm statistics per view; otherwise pooled over the views of one pass.
         synchronised: BatchNorm statistics over the batches of all processes.
+        checkpointing: activations inside the encoder's stages are computed again in the backward pass, not kept.
     """
 
     def __init__(
@@ -132,6 +139,7 @@ class DualScaleNet(nn.Module):
         stop_gradient: bool = True,
         per_view: bool = True,
         synchronised: bool = False,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.stop_gradient, self.per_view = stop_gradient, per_view
@@ -141,6 +149,8 @@ class DualScaleNet(nn.Module):
         for module in self.modules():
             if isinstance(module, PerViewBatchNorm):
                 module.synchronised = synchronised
+        if checkpointing:
+            self.encoder.run_stage = self._checkpointed
 
     def forward(self, x: Tensor, y: Tensor, whole: Tensor) -> Embeddings:
         """x, y: the patches of the two copies, (N, 9, 3, h, w); whole: v3 and v4, (N, 2, 3, H, W)."""
@@ -153,13 +163,39 @@ class DualScaleNet(nn.Module):
 
     def _batched(self, views: Tensor, *stages: nn.Module) -> Tensor:
         """Applies `stages` to (N, V, ...) in one pass over all N * V views. Returns (N, V, D)."""
-        for module in self.modules():
-            if isinstance(module, PerViewBatchNorm):
-                module.views = views.shape[1] if self.per_view else 1
+        self.views = views.shape[1] if self.per_view else 1
+        set_views(self, self.views)
         x = views.flatten(0, 1)
         for stage in stages:
             x = stage(x)
         return x.unflatten(0, views.shape[:2])
+
+
+    def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
+        views = self.views  # of this pass: others follow before the backward pass
+
+        def run(x: Tensor) -> Tensor:
+            set_views(stage, views)
+            return stage(x)
+
+        return checkpoint(run, x, use_reentrant=False, context_fn=lambda: (nullcontext(), recorded_already()))
+
+
+def set_views(network: nn.Module, views: int) -> None:
+    """How many views the batches of the next pass hold."""
+    for module in network.modules():
+        if isinstance(module, PerViewBatchNorm):
+            module.views = views
+
+
+@contextmanager
+def recorded_already() -> Iterator[None]:
+    """A pass that is computed again does not count twice in the running statistics."""
+    PerViewBatchNorm.recording = False
+    try:
+        yield
+    finally:
+        PerViewBatchNorm.recording = True
 
 
 def _pool(maps: list[Tensor]) -> Tensor:

@@ -77,14 +77,16 @@ def test_per_view_batch_norm_is_the_loop_over_views(shape, affine):
         assert torch.allclose(batched.get_buffer(name), value, rtol=0, atol=1e-12), name
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("stop_gradient", [True, False])
-def test_the_whole_network_is_the_loop_over_views(stop_gradient):
+def test_the_whole_network_is_the_loop_over_views(stop_gradient, checkpointing):
     """Losses, gradients and running statistics equal those of the views passed one after the other, to 1e-10."""
     torch.manual_seed(0)
     x, y = torch.rand(2, 3, 9, 3, 32, 32, dtype=torch.float64)
     whole = torch.rand(3, 2, 3, 96, 96, dtype=torch.float64)
-    batched = DualScaleNet(stop_gradient=stop_gradient).double()
-    loop = copy.deepcopy(batched)
+    batched = DualScaleNet(stop_gradient=stop_gradient, checkpointing=checkpointing).double()
+    loop = DualScaleNet().double()
+    loop.load_state_dict(batched.state_dict())
 
     p, z, q, w = batched(x, y, whole)
     loss = 0.5 * global_loss(q, w) + 0.5 * local_loss(p, z).total
