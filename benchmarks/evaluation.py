@@ -16,6 +16,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,10 @@ def main() -> None:
     (args.out / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-def apart(function: Callable[..., dict[str, Any]], *arguments: object) -> dict[str, Any]:
-    """The function's answer from a process of its own, with that process's peak memory."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+def apart(function: Callable[..., Any], *arguments: object) -> Any:
+    """The function's answer from a process of its own, whose memory is nobody else's."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def photograph(number: int) -> tuple[np.ndarray, np.ndarray]:
