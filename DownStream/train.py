@@ -13,6 +13,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,18 @@ from DualScaleNet.options import (
     weight,
 )
 from DualScaleNet.runlog import RunLog, write_options
-from DualScaleNet.runtime import ROOT, UserError, autocast, grad_scaler, run_script, seeded_generator, select_device
+from DualScaleNet.runtime import (
+    ROOT,
+    Progress,
+    Stopped,
+    StopSignal,
+    UserError,
+    autocast,
+    grad_scaler,
+    run_script,
+    seeded_generator,
+    select_device,
+)
 from DualScaleNet.schedule import learning_rate
 
 PANELS = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
@@ -196,14 +208,15 @@ def main() -> None:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay, fused=True)
     scaler = grad_scaler(device, args.precision)
-    done, best = 0, -math.inf
+    done, best = Progress(0), -math.inf
     if checkpoint:
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         scaler.load_state_dict(checkpoint["scaler"])
-        done, best = checkpoint["epoch"], checkpoint["best_val_f1"]
-        if done >= args.epochs:
-            print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
+        done = Progress(checkpoint["epoch"], checkpoint["step"], checkpoint["sums"])
+        best = checkpoint["best_val_f1"]
+        if done.epoch >= args.epochs:
+            print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
             return
     elif args.bn_stats == "reestimate":
         seen = [network_input.scale(each.region.cut(each.image)) if each.region else each.image for each in train]
@@ -215,7 +228,7 @@ def main() -> None:
         best_path.unlink(missing_ok=True)  # of a run that this one replaces
     write_options(args.run_dir, plain_options(args))
     write_json(args.run_dir / "split.json", split)
-    log = RunLog(args.run_dir, done)
+    log = RunLog(args.run_dir, done.epoch)
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
     print(f"{settings.title}, {', '.join(args.target)}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
 
@@ -228,10 +241,23 @@ def main() -> None:
         }
         save_checkpoint(path, "segmentation", {**content, **more})
 
-    saved = -math.inf
-    bar = tqdm(range(done, args.epochs), initial=done, total=args.epochs, unit="epoch", disable=None)
+    stop, saved = StopSignal(), -math.inf
+
+    def keep(progress: Progress, now: bool = False) -> None:
+        """After every step: saves if it is time to, or because a signal ends the run."""
+        nonlocal saved
+        if now or stop.number or time.monotonic() - saved > 60 * args.save_minutes:
+            state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            save(args.run_dir / "last.pth", progress.epoch, step=progress.step, sums=progress.sums, **state)
+            log.draw_curves(PANELS)
+            saved = time.monotonic()
+        if stop.number:
+            raise Stopped(stop.number, args.run_dir)
+
+    bar = tqdm(range(done.epoch, args.epochs), initial=done.epoch, total=args.epochs, unit="epoch", disable=None)
     for epoch in bar:
-        row = train_one_epoch(model, optimizer, scaler, train, network_input, args, epoch)
+        start = done if epoch == done.epoch else Progress(epoch)
+        row = train_one_epoch(model, optimizer, scaler, train, network_input, args, start, keep)
         last = epoch + 1 == args.epochs
         row |= {"val_f1": None, "val_pr_auc": None}
         if samples["val"] and (last or (epoch + 1) % args.val_every == 0):
@@ -241,10 +267,7 @@ def main() -> None:
                 save(best_path, epoch + 1)
         log.append(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", best_val_f1=f"{best:.4f}" if best > 0 else "-")
-        if last or time.monotonic() - saved > 60 * args.save_minutes:
-            save(args.run_dir / "last.pth", epoch + 1, optimizer=optimizer.state_dict(), scaler=scaler.state_dict())
-            log.draw_curves(PANELS)
-            saved = time.monotonic()
+        keep(Progress(epoch + 1), last)
 
     if not args.finetune:
         check_frozen(model.encoder, frozen, args.encoder)
@@ -326,7 +349,7 @@ def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dic
             f"{args.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
         )
-    return {name: value for name, value in content.items() if name not in ("optimizer", "scaler", "options")}
+    return {name: value for name, value in content.items() if name not in ("optimizer", "scaler", "sums", "options")}
 
 
 def read_training_set(
@@ -364,16 +387,18 @@ def train_one_epoch(
     photographs: list[TrainingPhotograph],
     network_input: NetworkInput,
     args: argparse.Namespace,
-    epoch: int,
+    start: Progress,
+    keep: Callable[[Progress], None],
 ) -> dict[str, float]:
-    """One pass over the photographs in an order of its own. Returns the training part of the row of `log.csv`."""
+    """The rest of a pass over the photographs, whose order is the epoch's own. Returns its part of `log.csv`."""
     model.train()
+    epoch = start.epoch
     device = next(model.parameters()).device
     order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).tolist()
     steps = math.ceil(len(photographs) / args.batch_size)
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=device) if start.sums is None else start.sums.to(device)
     started = time.monotonic()
-    for step in range(steps):
+    for step in range(start.step, steps):
         generator = seeded_generator(args.seed, epoch, step)
         members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
         pairs = [training_pair(photograph, network_input, args.crop, generator) for photograph in members]
@@ -391,10 +416,12 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         total += loss.detach() * len(members)
+        if step + 1 < steps:
+            keep(Progress(epoch, step + 1, total))
     mean = total.item() / len(photographs)
     if not math.isfinite(mean):
         raise UserError(f"the loss of epoch {epoch + 1} is {mean}: lower --lr or use --precision float32")
-    speed = len(photographs) / (time.monotonic() - started)
+    speed = (len(photographs) - start.step * args.batch_size) / (time.monotonic() - started)
     return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed}
 
 

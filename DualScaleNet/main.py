@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -43,10 +44,14 @@ from DualScaleNet.options import (
 from DualScaleNet.runlog import RunLog, write_options
 from DualScaleNet.runtime import (
     ROOT,
+    Progress,
+    Stopped,
+    StopSignal,
     UserError,
     autocast,
     grad_scaler,
     join_processes,
+    largest,
     run_script,
     seeded_generator,
     select_device,
@@ -161,14 +166,14 @@ def main() -> None:
     torch.manual_seed(args.seed)
     model = DualScaleNet(
         args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm,
-        args.checkpoint_activations,
+        args.checkpoint_activations, one_pass=device.type != "cpu",
     )
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
     scaler = grad_scaler(device, args.precision)
     done = resume(args, model, optimizer, scaler)
-    if done >= args.epochs:
-        print(f"{args.run_dir} is already at epoch {done}: raise --epochs to go on")
+    if done.epoch >= args.epochs:
+        print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
         return
     network = model
     if processes > 1:
@@ -176,29 +181,43 @@ def main() -> None:
 
     if rank == 0:
         write_options(args.run_dir, plain_options(args))
-        log = RunLog(args.run_dir, done)
+        log = RunLog(args.run_dir, done.epoch)
         print(f"{len(photographs)} photographs, {steps} steps an epoch, {args.arch} on {device} -> {args.run_dir}")
     warned: set[str] = set()
-    saved = -math.inf
-    total = args.epochs * steps * args.batch_size
-    bar = tqdm(total=total, initial=total // args.epochs * done, unit="photo", disable=None if rank == 0 else True)
-    for epoch in range(done, args.epochs):
-        row = train_one_epoch(network, optimizer, scaler, photographs, args, epoch, bar)
-        if rank != 0:
-            continue
-        log.append(row)
+    stop, saved = StopSignal(), -math.inf
+    consensus = distributed.new_group(backend="gloo") if processes > 1 else None
+
+    def keep(progress: Progress, now: bool = False) -> None:
+        """After every step: saves if it is time to, or because a signal ends the run; all processes decide alike."""
+        nonlocal saved
+        due = rank == 0 and (now or time.monotonic() - saved > 60 * args.save_minutes)
+        verdict = largest(stop.number or due, consensus)  # SIGINT is 2, SIGTERM 15
+        if verdict and processes > 1 and progress.sums is not None:
+            distributed.all_reduce(progress.sums)
+            progress.sums.mul_(rank == 0)  # the first process carries them on for all
+        if verdict and rank == 0:
+            save(args, model, optimizer, scaler, progress, len(photographs))
+            log.draw_curves(PANELS)
+            saved = time.monotonic()
+        if verdict > 1:
+            raise Stopped(verdict, args.run_dir)
+
+    total, initial = (count * args.batch_size for count in (args.epochs * steps, done.epoch * steps + done.step))
+    bar = tqdm(total=total, initial=initial, unit="photo", disable=None if rank == 0 else True)
+    for epoch in range(done.epoch, args.epochs):
+        start = done if epoch == done.epoch else Progress(epoch)
+        row = train_one_epoch(network, optimizer, scaler, photographs, args, start, keep, bar)
+        if rank == 0:
+            log.append(row)
         for name, warning in collapse_warnings(row).items():
-            if name not in warned:
+            if rank == 0 and name not in warned:
                 tqdm.write(f"warning: epoch {epoch + 1}: {warning}", file=sys.stderr)
                 warned.add(name)
         snapshot = (epoch + 1) % args.snapshot_every == 0
-        if snapshot:
+        if snapshot and rank == 0:
             path = args.run_dir / f"encoder-{epoch + 1:04d}.pth"
             save_encoder(path, model.encoder, args.recipe, epoch + 1, len(photographs))
-        if snapshot or epoch + 1 == args.epochs or time.monotonic() - saved > 60 * args.save_minutes:
-            save(args, model, optimizer, scaler, epoch + 1, len(photographs))
-            log.draw_curves(PANELS)
-            saved = time.monotonic()
+        keep(Progress(epoch + 1), snapshot or epoch + 1 == args.epochs)
     bar.close()
     if rank == 0:
         print(f"{args.run_dir / 'encoder.pth'}: epoch {args.epochs}, loss {row['loss']:.4f}")
@@ -227,21 +246,23 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     photographs: np.ndarray | torch.Tensor,
     args: argparse.Namespace,
-    epoch: int,
+    start: Progress,
+    keep: Callable[[Progress], None],
     bar: tqdm,
 ) -> dict[str, float]:
-    """One pass over the photographs in an order of its own. Returns the epoch's row of `log.csv`."""
+    """The rest of a pass over the photographs, whose order is the epoch's own. Returns the row of `log.csv`."""
     rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     device = next(network.parameters()).device
     steps, share = len(photographs) // args.batch_size, args.batch_size // processes
+    epoch = start.epoch
     order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).numpy()
     names = ("loss", "global", "local", "positive", "negative")
-    sums = torch.zeros(len(names), device=device)
+    sums = torch.zeros(len(names), device=device) if start.sums is None else start.sums.to(device)
     network.train()
     started = shown = time.monotonic()
-    firsts = range(rank * share, steps * args.batch_size, args.batch_size)
+    firsts = range(start.step * args.batch_size + rank * share, steps * args.batch_size, args.batch_size)
     members = [np.sort(order[first : first + share]) for first in firsts]
-    for step, batch in enumerate(batches(photographs, members, device)):
+    for step, batch in enumerate(batches(photographs, members, device), start.step):
         images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
         x, y = local_views(images, generator)
@@ -272,30 +293,35 @@ def train_one_epoch(
         if not bar.disable and time.monotonic() - shown > 1:  # reading the loss waits for the device
             shown = time.monotonic()
             bar.set_postfix(epoch=epoch + 1, loss=f"{sums[0].item() / (step + 1):.4f}")
+        if step + 1 < steps:
+            keep(Progress(epoch, step + 1, sums))
     if processes > 1:
         distributed.all_reduce(sums)
     means = dict(zip(names, (sums / steps / processes).tolist(), strict=True))
     if not math.isfinite(means["loss"]):
         raise UserError(f"the loss of epoch {epoch + 1} is {means['loss']}: lower --lr or use --precision float32")
-    speed = steps * args.batch_size / (time.monotonic() - started)
+    speed = (steps - start.step) * args.batch_size / (time.monotonic() - started)
     embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*passes, strict=True)))
     return {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, **collapse_report(embeddings)}
 
 
 def resume(
     args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> int:
-    """Loads the run to go on with, if there is one. Returns the epochs it has seen."""
+) -> Progress:
+    """Loads the run to go on with, if there is one. Returns how far it has come."""
     last = args.run_dir / "last.pth" if args.resume == "auto" else Path(args.resume)
     if args.resume == "never" or (args.resume == "auto" and not last.exists()):
-        return 0
+        return Progress(0)
     checkpoint = load_checkpoint(last, "pretraining")
     free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
     refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     scaler.load_state_dict(checkpoint["scaler"])
-    return checkpoint["epoch"]
+    sums = checkpoint["sums"]
+    if sums is not None and distributed.is_initialized() and distributed.get_rank() > 0:
+        sums = torch.zeros_like(sums)  # the first process has them for all
+    return Progress(checkpoint["epoch"], checkpoint["step"], sums)
 
 
 def save(
@@ -303,14 +329,14 @@ def save(
     model: DualScaleNet,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    epoch: int,
+    progress: Progress,
     images: int,
 ) -> None:
     """Writes last.pth, to go on from, and encoder.pth, to use."""
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    content |= {"epoch": epoch, "options": plain_options(args)}
+    content |= {"epoch": progress.epoch, "step": progress.step, "sums": progress.sums, "options": plain_options(args)}
     save_checkpoint(args.run_dir / "last.pth", "pretraining", content)
-    save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, epoch, images)
+    save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, progress.epoch, images)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         views, channels = self.views, self.num_features
-        folded = x.contiguous().view(-1, views * channels, *x.shape[2:])
+        folded = x if views == 1 else x.contiguous().view(-1, views * channels, *x.shape[2:])
         weight = bias = None
         if self.affine:
             weight, bias = self.weight.repeat(views), self.bias.repeat(views)
@@ -131,6 +131,8 @@ class DualScaleNet(nn.Module):
         per_view: BatchNorm statistics per view; otherwise pooled over the views of one pass.
         synchronised: BatchNorm statistics over the batches of all processes.
         checkpointing: activations inside the encoder's stages are computed again in the backward pass, not kept.
+        one_pass: all views of a batch together, which fills a GPU; otherwise one after the other, channels last, since
+            a CPU's caches hold a single view. The result is the same.
     """
 
     def __init__(
@@ -140,15 +142,19 @@ class DualScaleNet(nn.Module):
         per_view: bool = True,
         synchronised: bool = False,
         checkpointing: bool = False,
+        one_pass: bool = True,
     ) -> None:
         super().__init__()
         self.stop_gradient, self.per_view = stop_gradient, per_view
+        self.one_pass = one_pass or not per_view
         self.encoder = Encoder(arch, norm_layer=PerViewBatchNorm)
         self.local_projector, self.local_predictor = Projector(self.encoder.channels[-1]), Predictor()
         self.global_projector, self.global_predictor = Projector(self.encoder.channels[-1]), Predictor()
         for module in self.modules():
             if isinstance(module, PerViewBatchNorm):
                 module.synchronised = synchronised
+        if not self.one_pass:
+            self.encoder.to(memory_format=torch.channels_last)
         if checkpointing:
             self.encoder.run_stage = self._checkpointed
 
@@ -162,14 +168,20 @@ class DualScaleNet(nn.Module):
         return Embeddings(local_predictions, local_projections, global_predictions, global_projections)
 
     def _batched(self, views: Tensor, *stages: nn.Module) -> Tensor:
-        """Applies `stages` to (N, V, ...) in one pass over all N * V views. Returns (N, V, D)."""
-        self.views = views.shape[1] if self.per_view else 1
-        set_views(self, self.views)
-        x = views.flatten(0, 1)
+        """Applies `stages` to (N, V, ...), with statistics for each of the V views. Returns (N, V, D)."""
+        if self.one_pass:
+            together = views.shape[1] if self.per_view else 1
+            return self._pass(views.flatten(0, 1), together, stages).unflatten(0, views.shape[:2])
+        return torch.stack([self._pass(view, 1, stages) for view in views.unbind(1)], 1)
+
+    def _pass(self, x: Tensor, views: int, stages: tuple[nn.Module, ...]) -> Tensor:
+        self.views = views
+        set_views(self, views)
+        if x.ndim == 4 and not self.one_pass:
+            x = x.contiguous(memory_format=torch.channels_last)
         for stage in stages:
             x = stage(x)
-        return x.unflatten(0, views.shape[:2])
-
+        return x
 
     def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
         views = self.views  # of this pass: others follow before the backward pass

@@ -59,8 +59,8 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     """--precision and --device, of both training scripts."""
     group.add_argument(
         "--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
-        help="auto: bfloat16 on a GPU that has it, float16 on another, float32 on a CPU; recent CPUs are up to twice "
-        "as fast with bfloat16",
+        help="auto: bfloat16 on GPUs and CPUs that have it, float16 on other GPUs, float32 on other CPUs; the authors "
+        "took float32",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 

@@ -1,11 +1,14 @@
 """What every entry script needs from the machine: readable errors, the device, processes, seeded generators."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import torch
@@ -18,6 +21,40 @@ class UserError(Exception):
     """Something only the user can mend, said in one line: what, which file or option, what to do."""
 
 
+class Stopped(Exception):
+    """The run was asked to stop by a signal, and has saved what it had."""
+
+    def __init__(self, number: int, run_dir: Path) -> None:
+        super().__init__(f"stopped and saved in {run_dir}; the same command goes on from there")
+        self.number = number
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT, to be obeyed once the step is done; a second signal acts at once.
+
+    `number` is the signal's, 0 for none yet.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.number = number
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: whole epochs, steps of the next one, and the sums of what its row in the log averages."""
+
+    epoch: int
+    step: int = 0
+    sums: torch.Tensor | None = None
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130."""
     name = Path(sys.argv[0]).name
@@ -25,6 +62,9 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"{name}: error: {error}")
+    except Stopped as stop:
+        print(f"{name}: {stop}", file=sys.stderr)
+        sys.exit(128 + stop.number)
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -51,6 +91,15 @@ def select_device(name: str) -> torch.device:
     return device
 
 
+def largest(value: int, group: distributed.ProcessGroup | None) -> int:
+    """The largest of all processes' values, on the CPU: the devices may be steps behind."""
+    if group is None:
+        return value
+    values = torch.tensor(value)
+    distributed.all_reduce(values, distributed.ReduceOp.MAX, group)
+    return int(values)
+
+
 def join_processes(device: torch.device) -> tuple[int, int]:
     """Joins the processes that torchrun started. Returns (rank, number of processes), (0, 1) without torchrun."""
     if "WORLD_SIZE" not in os.environ:
@@ -62,12 +111,14 @@ def join_processes(device: torch.device) -> tuple[int, int]:
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:
-    """What `auto` means: bfloat16 on a GPU that has it, float16 on another GPU, float32 elsewhere."""
+    """What `auto` means: bfloat16 where the hardware has it, else float16 on a GPU and float32 elsewhere."""
     if precision != "auto":
         return precision
-    if device.type != "cuda":
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    # Older versions of PyTorch cannot tell.
+    able = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager:

@@ -51,6 +51,7 @@ from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
 from DualScaleNet.options import HelpFormatter, positive_int
 from DualScaleNet.runtime import (
+    Progress,
     autocast,
     grad_scaler,
     resolve_precision,
@@ -256,7 +257,8 @@ def pretraining_side(recipe: str, precision: str | None, batch: int, side: int, 
 def new_network(recipe: str, ours: bool, device: torch.device) -> tuple[DualScaleNet, torch.optim.Optimizer]:
     """The same weights for both sides, and Adam."""
     torch.manual_seed(0)
-    model = DualScaleNet(stop_gradient=recipe == "paper", per_view=ours).to(device).train()
+    model = DualScaleNet(stop_gradient=recipe == "paper", per_view=ours, one_pass=device.type != "cpu")
+    model.to(device).train()
     return model, torch.optim.Adam(model.parameters(), 1e-3, fused=ours)
 
 
@@ -267,7 +269,11 @@ def our_epoch(photographs: np.ndarray, recipe: str, precision: str, batch: int, 
         args = pretraining.parse_args()
     model, optimizer = new_network(recipe, True, device)
     held, scaler, bar = hold(photographs, device), grad_scaler(device, precision), tqdm(disable=True)
-    return lambda: pretraining.train_one_epoch(model, optimizer, scaler, held, args, 0, bar)
+
+    def keep(_: Progress) -> None:
+        """Saves nothing."""
+
+    return lambda: pretraining.train_one_epoch(model, optimizer, scaler, held, args, Progress(0), keep, bar)
 
 
 def segmentation_side(precision: str | None, frozen: bool, side: int, device: torch.device) -> Step:

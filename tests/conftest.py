@@ -1,5 +1,6 @@
 """What the tests share: the scripts as a user runs them, and small synthetic data in the official trees."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as sk
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,22 @@ def pretrain(data: Path, run_dir: Path, *arguments: object, **kwargs) -> subproc
     return run_script("DualScaleNet/main.py", "--data", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
 
 
+def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
+    """`train.py` at its smallest: 64-px crops."""
+    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
+    return run_script("DownStream/train.py", "--data-dir", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_tensors(a: Path, b: Path, key: str) -> bool:
+    first, second = torch.load(a)[key], torch.load(b)[key]
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with small ddr_757 (6 train, 2 val, 4 test) and DRIVE (6 train, 2 test) trees."""
@@ -66,4 +84,12 @@ def pretrained(trees: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of two epochs of pretraining."""
     folder = tmp_path_factory.mktemp("pretrain") / "run"
     pretrain(trees / "ddr_757", folder, "--epochs", 2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(trees: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two epochs of decoder training, one of four folds held out."""
+    folder = tmp_path_factory.mktemp("segment") / "run"
+    train(trees / "DRIVE", folder, "--encoder", pretrained / "encoder.pth", "--epochs", 2, "--folds", 3)
     return folder

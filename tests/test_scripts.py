@@ -1,41 +1,15 @@
 """The three scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
 
-import csv
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REAL, ROOT, by_scikit_learn, pretrain, run_script
+from conftest import REAL, ROOT, by_scikit_learn, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
-    """`train.py` at its smallest: 64-px crops."""
-    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
-    return run_script("DownStream/train.py", "--data-dir", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
-
-
-def same_tensors(a: Path, b: Path, key: str) -> bool:
-    first, second = torch.load(a)[key], torch.load(b)[key]
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="session")
-def trained(trees: Path, pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of two epochs of decoder training, one of four folds held out."""
-    folder = tmp_path_factory.mktemp("segment") / "run"
-    train(trees / "DRIVE", folder, "--encoder", pretrained / "encoder.pth", "--epochs", 2, "--folds", 3)
-    return folder
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
