@@ -35,7 +35,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N * views, C[, H, W]) -> the same shape, normalised."""
-        if not self.training:
+        if not self.training or (self.views == 1 and self.recording and not self.synchronised):
             return super().forward(x)
         views, channels = self.views, self.num_features
         folded = x if views == 1 else x.contiguous().view(-1, views * channels, *x.shape[2:])
