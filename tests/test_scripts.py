@@ -9,6 +9,8 @@ import torch
 from conftest import REAL, ROOT, by_scikit_learn, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
+from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
+
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
 
 
@@ -91,12 +93,17 @@ def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
 
 
-def test_float16_with_its_scaler_goes_on(trees, tmp_path):
-    common = ("--precision", "float16", "--image-size", 96)
-    pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 1, *common)
-    assert torch.load(tmp_path / "run" / "last.pth")["scaler"]["scale"] > 1
-    pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, *common)
-    assert [row["epoch"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "2"]
+def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
+    cpu = torch.device("cpu")
+    for capabilities, expected in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+        assert resolve_precision(cpu, "auto") == expected
+    assert resolve_precision(cpu, "float16") == "float16"  # as asked, and only then gradients are scaled
+    assert [grad_scaler(cpu, name).is_enabled() for name in ("float16", "bfloat16", "float32")] == [True, False, False]
+    with autocast(cpu, "float16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float16
+    with autocast(cpu, "float32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
 def test_too_few_photographs(trees, tmp_path):

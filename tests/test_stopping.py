@@ -31,7 +31,7 @@ def assert_stopped(result: subprocess.CompletedProcess, number: int, run: Path) 
     if number != signal.SIGKILL:
         assert f"stopped and saved in {run}; the same command goes on from there" in result.stderr
         assert "Traceback" not in result.stderr
-    assert not list(run.glob(".*"))  # nothing half-written
+        assert not list(run.glob(".*"))  # no temporary file, which only a kill may leave behind
 
 
 def same_log(ours: Path, theirs: Path) -> bool:
