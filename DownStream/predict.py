@@ -140,8 +140,8 @@ def main() -> None:
             row[f"{target} highest probability"] = levels.max() / 65535
             if label is not None:
                 evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer)
-                inside = region.cut(photograph.labels[target]).sum()
-                if predictor.localiser and region.found and inside < label.sum() and sample.id not in cut_off:
+                located = predictor.localiser and region.found and sample.id not in cut_off
+                if located and region.cut(photograph.labels[target]).sum() < label.sum():
                     cut_off.append(sample.id)
         summary.append(row)
 
