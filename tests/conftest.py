@@ -6,10 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sk
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
@@ -30,22 +28,6 @@ def run_script(script: str, *arguments: object, cwd: Path = ROOT, code: int = 0)
     assert result.returncode == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr, result.stderr
     return result
-
-
-def by_scikit_learn(probability: np.ndarray, label: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    """The measures of DownStream.metrics, in their order, of the pixels of one image or several."""
-    mask = probability >= threshold
-    precision, recall, _ = sk.precision_recall_curve(label, probability)
-    return {
-        "f1": sk.f1_score(label, mask),
-        "pr_auc": sk.auc(recall, precision),
-        "auroc": sk.roc_auc_score(label, probability),
-        "sensitivity": sk.recall_score(label, mask),
-        "specificity": sk.recall_score(~label, ~mask),
-        "accuracy": sk.accuracy_score(label, mask),
-        "iou": sk.jaccard_score(label, mask),
-        "mcc": sk.matthews_corrcoef(label, mask),
-    }
 
 
 def pretrain(data: Path, run_dir: Path, *arguments: object, **kwargs) -> subprocess.CompletedProcess:

@@ -5,9 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import by_scikit_learn
 from sklearn import metrics as sk
 
+from benchmarks.evaluation import sklearn_scores
 from DownStream.metrics import (
     LEVELS,
     MEASURES,
@@ -65,7 +65,7 @@ def test_equal_to_scikit_learn_on_the_levels(kind, threshold):
     probability, label = data(kind)
     levels = to_levels(probability)
     ours = scores(Histogram.of(levels, label), threshold)
-    theirs = by_scikit_learn(levels / 65535, label, threshold_level(threshold) / 65535)
+    theirs = sklearn_scores(levels / 65535, label, threshold_level(threshold) / 65535)
     assert tuple(ours) == MEASURES
     assert ours == pytest.approx(theirs, abs=1e-9)
 
@@ -74,7 +74,7 @@ def test_equal_to_scikit_learn_on_the_levels(kind, threshold):
 def test_close_to_scikit_learn_on_the_floats(kind):
     probability, label = data(kind)
     ours = scores(Histogram.of(to_levels(probability), label))
-    for name, value in by_scikit_learn(probability, label).items():
+    for name, value in sklearn_scores(probability, label).items():
         if kind == "saturated" and name in AREAS:
             continue  # what the 16 bits cannot hold; the module says so
         assert ours[name] == pytest.approx(value, abs=1e-4 if name in AREAS else 1e-6), name
@@ -88,7 +88,7 @@ def test_constant_prediction(constant):
     ours = scores(Histogram.of(levels, label))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = by_scikit_learn(levels / 65535, label)
+        theirs = sklearn_scores(levels / 65535, label)
     assert ours == pytest.approx(theirs, abs=1e-9)
     assert ours["mcc"] == 0 and ours["auroc"] == 0.5
     assert (ours["f1"] == 0) == (constant < 0.5)

@@ -6,9 +6,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import REAL, ROOT, by_scikit_learn, pretrain, rows, run_script, same_tensors, train
+from conftest import REAL, ROOT, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
+from benchmarks.evaluation import sklearn_scores
 from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
@@ -157,11 +158,11 @@ def test_prediction_can_be_recomputed_from_its_files(trees, trained):
     assert len(per_image) == 2 * len(ids)
     for region, chosen in (("whole", np.ones_like(inside)), ("fov", inside)):
         pooled = measured["measures"][region]["pooled"]
-        expected = by_scikit_learn(levels[chosen] / 65535, labels[chosen], 32768 / 65535)
+        expected = sklearn_scores(levels[chosen] / 65535, labels[chosen], 32768 / 65535)
         assert pooled == pytest.approx(expected, abs=1e-9)
         assert all(f"{value:.4f}" in output for value in expected.values())
         parts = zip(ids, *(np.split(array, len(ids)) for array in (levels, labels, chosen)), strict=True)
-        each = {id: by_scikit_learn(a[here] / 65535, b[here], 32768 / 65535) for id, a, b, here in parts}
+        each = {id: sklearn_scores(a[here] / 65535, b[here], 32768 / 65535) for id, a, b, here in parts}
         for name, mean in measured["measures"][region]["per_image"].items():
             values = [each[id][name] for id in ids]
             assert [float(per_image[region, id][name]) for id in ids] == pytest.approx(values, abs=1e-9)
