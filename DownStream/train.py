@@ -30,7 +30,7 @@ from DownStream.model import Segmenter
 from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.transforms import STRIDE, NetworkInput, TrainingPhotograph, training_pair
+from DownStream.transforms import STRIDE, NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint
 from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
 from DualScaleNet.files import write_json
@@ -401,8 +401,7 @@ def train_one_epoch(
     for step in range(start.step, steps):
         generator = seeded_generator(args.seed, epoch, step)
         members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
-        pairs = [training_pair(photograph, network_input, args.crop, generator) for photograph in members]
-        images, masks = (torch.stack(tensors) for tensors in zip(*pairs, strict=True))
+        images, masks = training_batch(members, network_input, args.crop, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)

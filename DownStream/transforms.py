@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from DownStream.region import Region
-from DualScaleNet.views import rotate
 
 STRIDE = 32  # of c5
 
@@ -29,10 +28,14 @@ class NetworkInput:
         scaled = F.interpolate(x[None].float(), (self.size, self.size), mode="bilinear", antialias=True)[0]
         return scaled > 0.5 if x.dtype == torch.bool else scaled.round().clamp(0, 255).to(x.dtype)
 
+    def padded(self, height: int, width: int) -> tuple[int, int]:
+        """The sides to which `pad` brings a photograph of these."""
+        return tuple(max(self.size, -(-side // STRIDE) * STRIDE) for side in (height, width))
+
     def pad(self, x: Tensor) -> Tensor:
         """Zero-pads what `scale` returned, (..., H, W)."""
-        height, width = (max(self.size, -(-side // STRIDE) * STRIDE) for side in x.shape[-2:])
-        return zero_pad(x, height, width)
+        height, width = self.padded(*x.shape[-2:])
+        return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
     def restore(self, maps: Tensor, height: int, width: int) -> Tensor:
         """Undoes `scale` for maps (C, S, T): (C, height, width)."""
@@ -53,47 +56,76 @@ class TrainingPhotograph:
     region: Region | None = None
 
 
-def training_pair(
-    photograph: TrainingPhotograph, network_input: NetworkInput, crop: int | None, generator: torch.Generator
+def training_batch(
+    photographs: list[TrainingPhotograph], network_input: NetworkInput, crop: int | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """An augmented image (3, S, S) in [0, 1] and its masks (M, S, S) in {0, 1}, as floats on their device.
+    """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on their device.
 
     Args:
-        crop: side of a square cut at random, padded where the photograph is smaller; None for the whole, padded.
+        crop: side of squares cut at random, padded where a photograph is smaller; None for the whole, padded.
     """
-    image, masks = photograph.image, photograph.masks
-    if photograph.region:
-        region = photograph.region.jittered(generator)
-        image, masks = network_input.scale(region.cut(image)), network_input.scale(region.cut(masks))
-    image, masks = augment(image.float() / 255, masks.float(), crop, generator)
-    if crop is None:
-        return network_input.pad(image), network_input.pad(masks)
-    return zero_pad(image, crop, crop), zero_pad(masks, crop, crop)
+    pairs = [(each.image, each.masks) for each in photographs]
+    for k, photograph in enumerate(photographs):
+        if photograph.region:
+            region = photograph.region.jittered(generator)
+            pairs[k] = tuple(network_input.scale(region.cut(x)) for x in pairs[k])
+    if crop is not None:
+        return augment(pairs, (crop, crop), generator)
+    sizes = [network_input.padded(*image.shape[-2:]) for image, _ in pairs]
+    return augment(pairs, tuple(map(max, zip(*sizes, strict=True))), generator)
 
 
-def augment(image: Tensor, labels: Tensor, crop: int | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rotation by a whole angle in [0, 360) with p 0.5 (image bicubic, label nearest), each flip with p 0.25.
+def augment(
+    pairs: list[tuple[Tensor, Tensor]], size: tuple[int, int], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Rotation by a whole angle in [0, 360) with p 0.5 (images bicubic, masks nearest), each flip with p 0.25.
 
-    Of the result a square of side `crop`, or less where the photograph is smaller, is cut at random. Only its pixels
-    are computed: a rotation of the whole would take as long as the encoder.
+    Of the result a rectangle of height and width `size` is cut at random; where it is smaller, all of it lies in the
+    rectangle's upper left. Only what the rectangles need of the photographs is read, and sampled for all at once.
+
+    Args:
+        pairs: images (3, H, W) uint8 and masks (M, H, W) bool; H and W may differ from pair to pair.
     """
-    turn, mirror, upend = torch.rand(3, generator=generator).tolist()
-    angle = torch.randint(360, (1,), generator=generator)
-    axes = [axis for axis, chance in ((-1, mirror), (-2, upend)) if chance < 0.25]
-    window = [slice(None), slice(None)]
-    for axis, side in zip((-2, -1), labels.shape[1:], strict=True):
-        start = int(torch.randint(max(0, side - (crop or side)) + 1, (), generator=generator))
-        stop = min(side, start + (crop or side))
-        # The flip comes last: before it the window lies on the other side.
-        window[axis] = slice(side - stop, side - start) if axis in axes else slice(start, stop)
-    if turn < 0.5:
-        image = rotate(image[None], angle, "bicubic", tuple(window))[0].clamp(0, 1)
-        labels = rotate(labels[None], angle, "nearest", tuple(window))[0]
-    else:
-        image, labels = image[:, window[0], window[1]], labels[:, window[0], window[1]]
-    return image.flip(axes), labels.flip(axes)
+    count, device = len(pairs), pairs[0][0].device
+    sides = torch.tensor([masks.shape[1:] for _, masks in pairs])  # (N, 2): rows, columns
+    visible = sides.minimum(torch.tensor(size))
+    starts = (torch.rand(count, 2, generator=generator) * (sides - visible + 1)).floor()
+    turned = torch.rand(count, generator=generator) < 0.5
+    radians = torch.deg2rad(turned * torch.randint(360, (count,), generator=generator).double())
+    sign = torch.where(torch.rand(count, 2, generator=generator) < 0.25, -1, 1)
+    middle = (sides - 1) / 2
+
+    # The rectangle's rows (N, S) and columns (N, T), as distances from the photograph's middle before the flip.
+    extent = visible.amax(0).tolist()
+    v, u = (sign[:, k, None] * (starts[:, k, None] + torch.arange(extent[k]) - middle[:, k, None]) for k in (0, 1))
+    ends = visible[:, :, None] - 1
+    corners = rotated(*(torch.cat([x[:, :1], x.gather(1, ends[:, k])], 1) for k, x in enumerate((v, u))), radians)
+    # Bicubic sampling reads from one pixel before to two behind; one more for rounding.
+    first = ((corners.amin((1, 2)) + middle).floor().long() - 2).clamp(min=0).minimum(sides - 1)
+    last = ((corners.amax((1, 2)) + middle).floor().long() + 3).minimum(sides - 1).maximum(first)
+    height, width = (last - first).amax(0).add(1).tolist()
+    images, masks = (x.new_zeros(count, len(x), height, width) for x in pairs[0])
+    for k, ((top, left), (bottom, right)) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        for packed, x in zip((images, masks), pairs[k], strict=True):
+            packed[k, :, : bottom + 1 - top, : right + 1 - left] = x[:, top : bottom + 1, left : right + 1]
+
+    v, u, radians, origin = (x.to(device, torch.float32) for x in (v, u, radians, middle - first + 0.5))
+    position = rotated(v, u, radians) + origin[:, None, None]
+    # In coordinates in which the packed photographs span [-1, 1], columns first.
+    grid = (position * torch.tensor([2 / height, 2 / width]).to(device) - 1).flip(-1)
+    images, masks = images.float() / 255, masks.float()
+    out = F.grid_sample(torch.cat([images, masks], 1), grid, "nearest", align_corners=False)
+    if turned.any():
+        index = turned.nonzero()[:, 0].to(device)
+        smooth = F.grid_sample(images[index], grid[index], "bicubic", align_corners=False)
+        out[index, : images.shape[1]] = smooth.clamp(0, 1)
+    within = [(torch.arange(extent[k]) < visible[:, k, None]).to(device) for k in (0, 1)]
+    out *= (within[0][:, :, None] & within[1][:, None, :])[:, None]
+    out = F.pad(out, (0, size[1] - extent[1], 0, size[0] - extent[0]))
+    return out[:, : images.shape[1]], out[:, images.shape[1] :]
 
 
-def zero_pad(x: Tensor, height: int, width: int) -> Tensor:
-    """Pads (..., H, W) on the right and at the bottom to (..., height, width)."""
-    return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
+def rotated(v: Tensor, u: Tensor, radians: Tensor) -> Tensor:
+    """Rows v (N, S) and columns u (N, T), turned about the origin by (N,) -> rows and columns (N, S, T, 2)."""
+    v, u, sin, cos = v[:, :, None], u[:, None, :], radians.sin()[:, None, None], radians.cos()[:, None, None]
+    return torch.stack([sin * u + cos * v, cos * u - sin * v], -1)

@@ -81,21 +81,16 @@ def uniform(count: int, low: float, high: float, generator: torch.Generator) -> 
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
-def rotate(
-    images: Tensor, angles: Tensor, mode: str = "nearest", window: tuple[slice, slice] = (slice(None), slice(None))
-) -> Tensor:
-    """Counter-clockwise about the centre, zero fill. images (M, C, H, W), angles (M,) in degrees, on any device.
-
-    `window`: rows and columns of the result that are wanted; the others cost nothing.
-    """
+def rotate(images: Tensor, angles: Tensor) -> Tensor:
+    """Counter-clockwise about the centre, nearest, zero fill. images (M, C, H, W), angles (M,) in degrees."""
     height, width = images.shape[-2:]
     radians = torch.deg2rad(angles.double())
     cos, sin, zero = torch.cos(radians), torch.sin(radians), torch.zeros_like(radians)
     # Where each output pixel comes from, in coordinates in which the image spans [-1, 1]: hence the aspect ratio.
     rows = [torch.stack([cos, -sin * height / width, zero], 1), torch.stack([sin * width / height, cos, zero], 1)]
     theta = torch.stack(rows, 1).to(images.device, images.dtype, non_blocking=True)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)[:, window[0], window[1]]
-    return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
 def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:

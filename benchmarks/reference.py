@@ -98,6 +98,20 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.cosine_similarity(a, b, dim=1).mean()
 
 
+def augmented(image: Image.Image, label: Image.Image, crop: int | None) -> tuple[Tensor, Tensor]:
+    """The authors' augmentation of one photograph and its label, as a whole, then a square cut at random."""
+    if torch.rand(()) < 0.5:
+        angle = int(torch.randint(360, ()))
+        image = v2.functional.rotate(image, angle, v2.InterpolationMode.BICUBIC)
+        label = v2.functional.rotate(label, angle)
+    for flip in (v2.functional.horizontal_flip, v2.functional.vertical_flip):
+        if torch.rand(()) < 0.25:
+            image, label = flip(image), flip(label)
+    if crop:
+        image, label = v2.RandomCrop(crop)(image, label)
+    return tuple(v2.functional.to_dtype(v2.functional.to_image(x), scale=True) for x in (image, label))
+
+
 def segmentation_step(model: Segmenter, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
     """One step in float32 of whatever is trainable in `model`. images (N, 3, H, W), labels (N, C, H, W)."""
     optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                      # everything
     python benchmarks/speed.py --only input step    # some of the tables
-    python benchmarks/speed.py --quick              # tiny sizes, a minute or two: that it runs, not how fast
+    python benchmarks/speed.py --quick              # tiny sizes, some minutes: that it runs, not how fast
 
 Both sides take turns in one process, the best of --repeats counts. Prints Markdown tables, and writes them to speed.md
 and speed.json as they come. The photographs are drawn (Dataset/fundus.py) into a temporary folder, so TMPDIR decides
@@ -11,11 +11,13 @@ what disk is measured. scikit-learn is in requirements-dev.txt.
 # ruff: noqa: E402
 
 import argparse
+import csv
 import functools
 import gc
 import math
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +36,7 @@ import numpy as np
 import PIL
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -43,6 +46,7 @@ from Dataset.fundus import draw_fundus
 from Dataset.synthetic import write_jpeg
 from DownStream.loss import binary_cross_entropy
 from DownStream.model import Segmenter
+from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet import main as pretraining
 from DualScaleNet.data import batches, hold, load_photographs
 from DualScaleNet.encoder import Encoder
@@ -88,6 +92,7 @@ class Sizes:
     files: int = 48
     photograph: tuple[int, int] = (2000, 1500)
     whole: int = 608  # what the segmentation network sees of DRIVE
+    crop: int = 128
     scored: int = 20
     counts: tuple[int, ...] = (100, 1000, 10_000)
     widths: tuple[int, ...] = (500, 1000, 2000, 4000)
@@ -98,7 +103,7 @@ CPU = Sizes(batch=16, steps=3, matrix=4096, copied=1 << 28)
 GPU = Sizes(batch=64, steps=9, matrix=8192, copied=1 << 30)
 QUICK = Sizes(
     batch=4, steps=2, matrix=512, copied=1 << 22, read=16, side=96, files=8, photograph=(320, 240), whole=96, scored=1,
-    counts=(100, 1000), widths=(100, 200), batches=(2, 4),
+    crop=64, counts=(100, 1000), widths=(100, 200), batches=(2, 4),
 )  # fmt: skip
 
 
@@ -232,9 +237,11 @@ def reference_input(bench: Bench, paths: list[Path], recipe: str, workers: int, 
             step(*views)
 
 
-def pretraining_side(recipe: str, precision: str | None, batch: int, side: int, device: torch.device) -> Step:
-    """A step of pretraining on views that are there; of the reference without a precision."""
-    model, optimizer = new_network(recipe, precision is not None, device)
+def pretraining_side(
+    recipe: str, precision: str | None, batch: int, side: int, device: torch.device, accumulate: int = 1, **own: bool
+) -> Step:
+    """A step of pretraining on views that are there; of the reference without a precision. `own`: the network's."""
+    model, optimizer = new_network(recipe, precision is not None, device, **own)
     generator = seeded_generator(0)
     images = torch.rand(batch, 3, side, side, generator=generator).to(device)
     views = (*local_views(images, generator), global_views(images, generator, crop=recipe == "paper"))
@@ -244,20 +251,24 @@ def pretraining_side(recipe: str, precision: str | None, batch: int, side: int, 
 
     def step() -> None:
         """As in main.py."""
-        with autocast(device, precision):
-            embeddings = Embeddings(*(vectors.float() for vectors in model(*views)))
-        loss = 0.5 * global_loss(*embeddings[2:]) + 0.5 * local_loss(*embeddings[:2]).total
         optimizer.zero_grad()
-        loss.backward()
+        for part in zip(*(each.chunk(accumulate) for each in views), strict=True):
+            with autocast(device, precision):
+                embeddings = Embeddings(*(vectors.float() for vectors in model(*part)))
+            loss = 0.5 * global_loss(*embeddings[2:]) + 0.5 * local_loss(*embeddings[:2]).total
+            (loss / accumulate).backward()
         optimizer.step()
 
     return step
 
 
-def new_network(recipe: str, ours: bool, device: torch.device) -> tuple[DualScaleNet, torch.optim.Optimizer]:
-    """The same weights for both sides, and Adam."""
+def new_network(
+    recipe: str, ours: bool, device: torch.device, **own: bool
+) -> tuple[DualScaleNet, torch.optim.Optimizer]:
+    """The same weights for both sides, and Adam. As main.py makes it for the device, but for what `own` says."""
     torch.manual_seed(0)
-    model = DualScaleNet(stop_gradient=recipe == "paper", per_view=ours, one_pass=device.type != "cpu")
+    own = {"one_pass": device.type != "cpu", **own}
+    model = DualScaleNet(stop_gradient=recipe == "paper", per_view=ours, **own)
     model.to(device).train()
     return model, torch.optim.Adam(model.parameters(), 1e-3, fused=ours)
 
@@ -303,7 +314,7 @@ def segmentation_side(precision: str | None, frozen: bool, side: int, device: to
 # The tables
 
 
-def compared(rates: dict[str, float], unit: str, target: float, **columns: str | int) -> list[Row]:
+def compared(rates: dict[str, float], unit: str, target: float | None, **columns: str | int) -> list[Row]:
     """A row a side; the first is the reference, ours has the target beside it."""
     first = next(iter(rates.values()))
     return [
@@ -360,14 +371,17 @@ def table_step(bench: Bench) -> Table:
             name: pretraining_side(recipe, precision, sizes.batch, sizes.side, bench.device)
             for name, precision in PRECISIONS.items()
         }
+        one_pass = bench.device.type == "cpu"  # the way that main.py does not go here
+        other = f"with {'all views in one pass' if one_pass else 'one view after the other'}"
+        steps[other] = pretraining_side(recipe, "bfloat16", sizes.batch, sizes.side, bench.device, one_pass=one_pass)
         work = {name: operations(step) for name, step in steps.items()}
         rates = bench.race({name: (step, sizes.batch) for name, step in steps.items()}, bench.device.type == "cuda")
         for row in compared(rates, "photographs/s", bench.target(f"step {recipe}"), recipe=recipe):
             name = row["side"]
             speed = work[name] * rates[name] / sizes.batch
-            share = speed / bench.ceilings[PRECISIONS[name] or "float32"]
+            share = speed / bench.ceilings[PRECISIONS.get(name, "bfloat16") or "float32"]
             row |= {"GFLOP a photograph": work[name] / sizes.batch / 1e9, "TFLOP/s": speed / 1e12}
-            row |= {"of the matrix product": share, "target share": PRECISIONS[name] and bench.target("ceiling")}
+            row |= {"of the matrix product": share, "target share": PRECISIONS.get(name) and bench.target("ceiling")}
             rows.append(row)
     return Table(
         "A step of pretraining", rows,
@@ -389,6 +403,31 @@ def table_epoch(bench: Bench) -> Table:
         rates = bench.race({name: (side, len(paths)) for name, side in sides.items()}, warm_up=False)
         rows += compared(rates, "photographs/s", bench.target("epoch"), recipe=recipe)
     return Table("A whole epoch", rows, [f"{sizes.steps} steps of {sizes.batch}; the cache is there already."])
+
+
+def table_augmentation(bench: Bench) -> Table:
+    """The segmentation network's batches, from decoded photographs."""
+    size, rows = (evaluation.WIDTH, evaluation.HEIGHT), []
+    image = cv2.resize(bench.eyes[0], size)
+    label = image[..., 1] > 127
+    pictures = Image.fromarray(image), Image.fromarray(label)
+    tensors = torch.from_numpy(image).permute(2, 0, 1).to(bench.device), torch.from_numpy(label)[None].to(bench.device)
+    network_input, generator = NetworkInput("pad", bench.sizes.whole), seeded_generator(0)
+    for crop, batch in ((bench.sizes.crop, 4), (bench.sizes.crop, 16), (None, 1)):
+
+        def theirs(crop: int | None = crop, batch: int = batch) -> None:
+            pairs = [reference.augmented(*pictures, crop) for _ in range(batch)]
+            for each in zip(*pairs, strict=True):
+                torch.stack(each).to(bench.device)
+
+        photographs = [TrainingPhotograph(*tensors)] * batch
+        ours = functools.partial(training_batch, photographs, network_input, crop, generator)
+        rates = bench.race({"reference": (theirs, batch), "ours": (ours, batch)})
+        rows += compared(rates, "photographs/s", None, crop=f"{crop} px" if crop else "none", batch=batch)
+    return Table(
+        "Augmentation of segmentation", rows,
+        [f"Photographs of {size[0]} x {size[1]}. The reference turns each as a whole, on the CPU, and then cuts."],
+    )  # fmt: skip
 
 
 def table_decoder(bench: Bench) -> Table:
@@ -429,16 +468,21 @@ def table_scoring(bench: Bench) -> Table:
 
 def table_memory(bench: Bench) -> Table:
     """Peak memory of a step, each in a process of its own."""
-    sizes, rows = bench.sizes, []
+    sizes, cases = bench.sizes, []
+    less = {"--accumulate 2": {"accumulate": 2}, "--checkpoint-activations": {"checkpointing": True}}
+    for recipe in RECIPES:
+        sides = [(name, precision, {}) for name, precision in PRECISIONS.items()]
+        sides += [(f"... {option}", "bfloat16", options) for option, options in less.items()]
+        for name, precision, options in sides:
+            step = functools.partial(pretraining_side, recipe, precision, sizes.batch, sizes.side, **options)
+            cases.append((f"pretraining, {recipe}", name, step))
     for name, precision in PRECISIONS.items():
-        cases = {
-            f"pretraining, {recipe}": (pretraining_side, recipe, precision, sizes.batch, sizes.side)
-            for recipe in RECIPES
-        }
-        cases["segmentation"] = segmentation_side, precision, precision is not None, sizes.whole
-        for step, case in cases.items():
-            rows.append({"step": step, "side": name, "MB": evaluation.apart(peak_of_step, case, str(bench.device))})
-    rows.sort(key=lambda row: row["step"])
+        step = functools.partial(segmentation_side, precision, precision is not None, sizes.whole)
+        cases.append(("segmentation", name, step))
+    rows = [
+        {"step": step, "side": name, "MB": evaluation.apart(peak_of_step, build, str(bench.device))}
+        for step, name, build in cases
+    ]
     what = "All that is allocated on the GPU." if bench.device.type == "cuda" else "What the step adds to the process."
     sides = f"Batch {sizes.batch} of {sizes.side} px, and one photograph of {sizes.whole} px. "
     return Table("Peak memory of a step", rows, [sides + what])
@@ -482,8 +526,8 @@ def table_batch(bench: Bench) -> Table:
     """Larger batches, as far as the reference's memory goes."""
     rows, notes = [], ["A step of pretraining, recipe paper."]
     smallest, side = bench.sizes.batches[0], bench.sizes.side
-    case = pretraining_side, "paper", None, smallest, side
-    each = evaluation.apart(peak_of_step, case, str(bench.device)) / smallest
+    literal = functools.partial(pretraining_side, "paper", None, smallest, side)
+    each = evaluation.apart(peak_of_step, literal, str(bench.device)) / smallest
     for batch in bench.sizes.batches:
         free = free_memory(bench.device)
         if batch * each > 0.8 * free:
@@ -498,8 +542,39 @@ def table_batch(bench: Bench) -> Table:
     return Table("Larger batches", rows, notes)
 
 
+def table_processes(bench: Bench) -> Table:
+    """main.py under torchrun, the same batch shared by more processes; on a CPU each has one thread."""
+    rows: list[Row] = []
+    most = torch.cuda.device_count() if bench.device.type == "cuda" else 2
+    for count, option in [(count, "") for count in sorted({1, most})] + [(most, "--sync-batch-norm")]:
+        rate = trained_rate(bench, count, *option.split())
+        first = rows[0]["photographs/s"] if rows else rate
+        rows.append({"processes": count, "": option, "photographs/s": rate, "times one process": rate / first})
+    batch = bench.sizes.batch
+    return Table("More processes", rows, [f"A batch of {batch} in all; the fastest epoch of {bench.repeats + 1}."])
+
+
+def trained_rate(bench: Bench, processes: int, *options: str) -> float:
+    """Photographs a second of the fastest epoch of a run of main.py."""
+    files, folder = bench.files, Path(tempfile.mkdtemp(dir=bench.folder))
+    (folder / "photographs").mkdir()
+    for path in files:
+        (folder / "photographs" / path.name).symlink_to(path)
+    arguments = {
+        "data": folder / "photographs", "cache": folder, "run-dir": folder / "run", "device": bench.device.type,
+        "image-size": bench.sizes.side, "batch-size": bench.sizes.batch, "epochs": bench.repeats + 1,
+    }  # fmt: skip
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", pretraining.__file__]
+    command += [f"--{name}={value}" for name, value in arguments.items()]
+    environment = os.environ | ({} if bench.device.type == "cuda" else {"OMP_NUM_THREADS": "1"})
+    subprocess.run([sys.executable, *command, *options], check=True, env=environment, capture_output=True)
+    with open(folder / "run" / "log.csv", newline="") as file:
+        return max(float(row["images_per_second"]) for row in csv.DictReader(file))
+
+
 TABLES: dict[str, Callable[[Bench], Table]] = {
-    "ceiling": table_ceiling, "input": table_input, "step": table_step, "epoch": table_epoch, "decoder": table_decoder,
+    "ceiling": table_ceiling, "input": table_input, "step": table_step, "epoch": table_epoch,
+    "processes": table_processes, "augmentation": table_augmentation, "decoder": table_decoder,
     "scoring": table_scoring, "memory": table_memory, "photographs": table_photographs, "width": table_width,
     "batch": table_batch,
 }  # fmt: skip
@@ -519,10 +594,9 @@ def operations(step: Step) -> float:
     return float(counter.get_total_flops())
 
 
-def peak_of_step(case: tuple, device: str) -> float:
-    """MB of the first step; `case` is what builds it, and its arguments."""
-    build, *arguments = case
-    step = build(*arguments, torch.device(device))
+def peak_of_step(build: Callable[..., Step], device: str) -> float:
+    """MB of the first step; `build` makes it for a device."""
+    step = build(device=torch.device(device))
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         step()
@@ -595,7 +669,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--only", nargs="+", default=list(TABLES), choices=list(TABLES), metavar="NAME", help="tables")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat: a minute or two")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat: some minutes")
     parser.add_argument("--large", action="store_true", help="a cache of 100,000 photographs too: 15 GB of disk")
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="the best counts (default: 3)")
     parser.add_argument(

@@ -64,7 +64,7 @@ def test_photographs_are_those_of_the_reference(trees, tmp_path, recipe):
 
 
 def test_speed(tmp_path):
-    names = ["ceiling", "input", "step", "epoch", "scoring"]
+    names = ["ceiling", "input", "step", "epoch", "augmentation", "scoring"]
     options = ("--quick", "--batch-size", 2, "--only", *names, "--out", tmp_path)
     printed = run_script("benchmarks/speed.py", *options).stdout
     result = json.loads((tmp_path / "speed.json").read_text())
@@ -72,7 +72,7 @@ def test_speed(tmp_path):
     assert all(str(table["title"]) in printed for table in result["tables"].values())
     assert printed.strip() == (tmp_path / "speed.md").read_text().strip()
     rates = [row["photographs/s"] for name in ("input", "step", "epoch") for row in result["tables"][name]["rows"]]
-    assert len(rates) == 2 * (4 + 3 + 3) and min(rates) > 0
+    assert len(rates) == 2 * (4 + 4 + 3) and min(rates) > 0
 
 
 def test_reading_keeps_the_cache_out_of_memory(tmp_path):

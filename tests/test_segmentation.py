@@ -1,6 +1,7 @@
 """The decoder, the frozen encoder, augmentation, splits, labels: everything of DownStream below its scripts."""
 
 import copy
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
 from DownStream.train import check_frozen
-from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, training_pair
+from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, training_batch
 from DualScaleNet.checkpoint import save_encoder
 from DualScaleNet.encoder import ARCHITECTURES, Encoder
 from DualScaleNet.runtime import UserError
@@ -145,28 +146,60 @@ def test_overlay_colours():
 # --- augmentation
 
 
+def turned(x: torch.Tensor, angle: int, mode: str) -> torch.Tensor:
+    """(C, H, W) turned as a whole by PyTorch's own affine grid."""
+    height, width = x.shape[1:]
+    sin, cos = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    theta = torch.tensor([[[cos, -sin * height / width, 0], [sin * width / height, cos, 0]]])
+    grid = F.affine_grid(theta, [1, *x.shape], align_corners=False)
+    return F.grid_sample(x[None], grid, mode, align_corners=False)[0]
+
+
+def test_augmentation_is_a_rotation_then_flips():
+    """Each draw of a batch of unlike sizes is one of 360 x 4 that are computed the plain way, on the whole picture."""
+    sizes = [(40, 56), (37, 30), (25, 41), (48, 48)]
+    pairs = [(picture(*size, seed), picture(*size, seed)[:1] > 127) for seed, size in enumerate(sizes)]
+    images, masks = augment(pairs, (64, 64), generator(4))
+    assert images.shape == (4, 3, 64, 64) and masks.shape == (4, 1, 64, 64)
+    drawn = set()
+    for (image, mask), out, out_mask in zip(pairs, images, masks, strict=True):
+        height, width = mask.shape[1:]
+        assert not out[:, height:].any() and not out[:, :, width:].any() and not out_mask[:, height:].any()
+        found = {}
+        for angle in range(360):
+            whole = turned(image.float() / 255, angle, "bicubic").clamp(0, 1)
+            for axes in [(), (-1,), (-2,), (-1, -2)]:
+                found[angle, axes] = float((whole.flip(axes) - out[:, :height, :width]).abs().max())
+        angle, axes = min(found, key=found.get)
+        assert found[angle, axes] < 1e-3
+        expected = turned(mask.float(), angle, "nearest").flip(axes)
+        assert (expected != out_mask[:, :height, :width]).float().mean() < 0.003  # ties
+        drawn.add(angle > 0)
+    assert drawn == {True, False}
+
+
 def test_image_and_label_move_together():
     """A smooth blob as both image and label stays aligned under every draw."""
     y, x = np.mgrid[:96, :96]
     blob = torch.from_numpy(np.exp(-((x - 30) ** 2 + (y - 60) ** 2) / 200)).float()
-    image, label = blob.expand(3, 96, 96), (blob > 0.5).float()[None]
-    moved = set()
-    for seed in range(40):
-        a, b = augment(image, label, None, generator(seed))
-        assert ((a[:1] > 0.5).float() - b).abs().mean() < 0.005
-        assert set(b.unique().tolist()) <= {0.0, 1.0} and a.min() >= 0 and a.max() <= 1
-        moved.add(tuple(b[0].nonzero().float().mean(0).round().tolist()))
-    assert len(moved) > 15
+    image = (255 * blob).round().to(torch.uint8).expand(3, 96, 96)
+    images, labels = augment([(image, image[:1] > 127)] * 40, (96, 96), generator())
+    assert ((images[:, :1] > 0.5).float() - labels).abs().mean((1, 2, 3)).max() < 0.005
+    assert set(labels.unique().tolist()) <= {0.0, 1.0} and images.min() >= 0 and images.max() <= 1
+    assert len({tuple(label[0].nonzero().float().mean(0).round().tolist()) for label in labels}) > 15
 
 
 def test_augmentation_probabilities():
-    """Rotation with p 0.5, each flip with p 0.25, on a picture with no symmetry; 2000 draws."""
-    image = torch.rand(3, 9, 9, generator=generator())
-    label = (image[:1] > 0.5).float()
-    draws = [augment(image, label, None, generator(seed))[1] for seed in range(2000)]
+    """Rotation with p 0.5, each flip with p 0.25, on a picture with no symmetry; 4000 draws."""
+    image = picture(9, 9)
+    label = image[:1] > 127
+    draws = augment([(image, label)] * 4000, (9, 9), generator())[1]
     def near(expected: float) -> object:
-        return pytest.approx(expected, abs=0.035)
-    share = {axes: np.mean([torch.equal(d, label.flip(axes)) for d in draws]) for axes in [(), (-1,), (-2,), (-1, -2)]}
+        return pytest.approx(expected, abs=0.025)
+    share = {
+        axes: float((draws == label.flip(axes)).all(-1).all(-1).float().mean())
+        for axes in [(), (-1,), (-2,), (-1, -2)]
+    }  # fmt: skip
     assert share[()] == near(0.5 * 0.75 * 0.75)
     assert share[(-1,)] == near(0.5 * 0.25 * 0.75) and share[(-2,)] == near(0.5 * 0.25 * 0.75)
     assert share[(-1, -2)] == near(0.5 * 0.25 * 0.25)
@@ -174,27 +207,38 @@ def test_augmentation_probabilities():
 
 def test_a_crop_is_part_of_the_whole():
     """What is computed of the crop alone equals the crop of what would have been computed of the whole."""
-    image, label = picture(40, 56).float() / 255, (picture(40, 56)[:1] > 127).float()
-    for seed in range(40):
-        whole, whole_label = augment(image, label, None, generator(seed))
-        part, part_label = augment(image, label, 24, generator(seed))
-        assert part.shape == (3, 24, 24)
+    pairs = [(picture(40, 56, seed), picture(40, 56, seed)[:1] > 127) for seed in range(40)]
+    parts, part_labels = augment(pairs, (24, 24), generator())
+    assert parts.shape == (40, 3, 24, 24)
+    corners = set()
+    wholes, whole_labels = augment(pairs, (40, 56), generator())  # the same draws: only the rectangle's place differs
+    for whole, whole_label, part, part_label in zip(wholes, whole_labels, parts, part_labels, strict=True):
         places = whole.unfold(1, 24, 1).unfold(2, 24, 1)  # (3, 17, 33, 24, 24)
         distance = (places - part[:, None, None]).abs().amax((0, 3, 4))
-        assert distance.min() < 1e-6
+        assert distance.min() < 1e-4
         top, left = divmod(int(distance.argmin()), distance.shape[1])
         assert torch.equal(part_label, whole_label[:, top : top + 24, left : left + 24])
+        corners.add((top, left))
+    assert len(corners) > 30
+    rows, columns = zip(*corners, strict=True)
+    assert min(rows) <= 1 and max(rows) >= 15 and min(columns) <= 2 and max(columns) >= 30
+
+
+def test_an_unturned_photograph_keeps_its_values():
+    image = picture(30, 30)
+    images, _ = augment([(image, image[:1] > 127)] * 40, (30, 30), generator(1))
+    flips = [image.flip(axes) for axes in [(), (-1,), (-2,), (-1, -2)]]
+    assert sum(any(torch.equal(255 * out, flip.float()) for flip in flips) for out in images) > 10
 
 
 def test_whole_photographs_are_padded_and_crops_are_cut():
-    photograph = TrainingPhotograph(picture(50, 70), picture(50, 70)[:2] > 127)
+    photographs = [TrainingPhotograph(picture(50, 70, seed), picture(50, 70, seed)[:2] > 127) for seed in range(20)]
     network_input = NetworkInput("pad", 96)
-    image, labels = training_pair(photograph, network_input, None, generator(2))
-    assert image.shape == (3, 96, 96) and labels.shape == (2, 96, 96)
-    for seed in range(20):
-        image, labels = training_pair(photograph, network_input, 64, generator(seed))
-        assert image.shape == (3, 64, 64) and labels.shape == (2, 64, 64)
-        assert image[:, 50:].abs().max() == 0  # the photograph is lower than the crop
+    images, labels = training_batch(photographs, network_input, None, generator(2))
+    assert images.shape == (20, 3, 96, 96) and labels.shape == (20, 2, 96, 96)
+    images, labels = training_batch(photographs, network_input, 64, generator())
+    assert images.shape == (20, 3, 64, 64) and labels.shape == (20, 2, 64, 64)
+    assert images[:, :, 50:].abs().max() == 0  # the photographs are lower than the crop
 
 
 def test_the_loss_counts_only_what_is_inside():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torchvision.transforms import ColorJitter, InterpolationMode, RandomResizedCrop
+from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.v2 import functional as T
 
 from DualScaleNet import views
@@ -72,12 +72,10 @@ def test_exactly_one_operation_with_its_probability():
     assert rotated == near(0.2)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_rotation_is_torchvisions(mode):
+def test_rotation_is_torchvisions():
     angles = views.uniform(6, -180, 180, generator())
-    ours = views.rotate(images(), angles, mode)
-    for image, angle, rotated in zip(images(), angles, ours, strict=True):
-        assert torch.allclose(T.rotate(image, angle.item(), InterpolationMode(mode)), rotated, atol=1e-4)
+    for image, angle, rotated in zip(images(), angles, views.rotate(images(), angles), strict=True):
+        assert torch.allclose(T.rotate(image, angle.item()), rotated, atol=1e-4)
 
 
 @pytest.mark.parametrize("name, low, high", [("brightness", 0.8, 1.2), ("contrast", 0.8, 1.2), ("saturation", 0, 2)])
