@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test clean
+.PHONY: demo test stress clean
 
 demo: .venv/ready
 	rm -rf $(DEMO)
@@ -18,6 +18,10 @@ demo: .venv/ready
 test: .venv/test-ready
 	$(VENV)/ruff check .
 	$(VENV)/python -m pytest
+
+# The long form of tests/test_faults.py: kills, mutated files, full disks, senseless options.
+stress: .venv/test-ready
+	$(VENV)/python tests/faults.py
 
 clean:
 	rm -rf .venv runs

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from Dataset.fundus import LESIONS, draw_fundus, experts, second_observer
 from DownStream.sets import idrid, rim_one_r3, stare
-from DualScaleNet.files import replacing, write_image
+from DualScaleNet.files import replacing, write_image, writing
 from DualScaleNet.options import HelpFormatter, natural_int
 from DualScaleNet.runtime import ROOT, UserError, run_script
 
@@ -107,7 +107,7 @@ def main() -> None:
     for name in args.sets:
         usual = min(USUAL_TRAIN, len(IDS[name]["train"])) if name in IDS else USUAL_TRAIN
         counts[name] = (usual if args.train is None else args.train, args.test)
-    try:
+    with writing(args.out):
         for name in counts:  # all of them before the first file
             new_tree(name, args.out, *counts[name])
         for name, (n_train, n_test) in counts.items():
@@ -118,8 +118,6 @@ def main() -> None:
                 writers[name](args.out, n_train, n_test, args.size, args.seed)
                 total = f"{n_train + n_test} photographs with labels"
             print(f"{total} in {args.out / FOLDERS[name]}")
-    except OSError as error:
-        raise UserError(f"cannot write ({error}): choose another --out") from None
 
 
 def new_tree(name: str, root: Path, n_train: int, n_test: int) -> Path:

@@ -31,7 +31,7 @@ from DownStream.sets.base import Sample
 from DownStream.transforms import STRIDE
 from DualScaleNet.checkpoint import load_checkpoint
 from DualScaleNet.data import find_photographs
-from DualScaleNet.files import replacing, write_image
+from DualScaleNet.files import claim, replacing, write_image
 from DualScaleNet.options import HelpFormatter, positive_int
 from DualScaleNet.runtime import ROOT, UserError, run_script, select_device
 
@@ -111,6 +111,7 @@ def main() -> None:
         data_dir = None if args.dataset else args.data_dir
         thresholds = choose_thresholds(predictor, own_samples(checkpoint, args.threshold, data_dir), targets)
 
+    claim(out)
     evaluations = {target: Evaluation(thresholds[target]) for target in targets}
     summary: list[dict[str, Any]] = []
     unreadable, without_disc, cut_off = [], [], []
@@ -306,4 +307,4 @@ def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sam
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "set a smaller --window")

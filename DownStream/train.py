@@ -31,13 +31,15 @@ from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DownStream.transforms import STRIDE, NetworkInput, TrainingPhotograph, training_batch
-from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint
+from DualScaleNet.checkpoint import load_checkpoint, load_encoder, load_latest, save_checkpoint, save_latest
 from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
-from DualScaleNet.files import write_json
+from DualScaleNet.files import claim, write_json
+from DualScaleNet.finite import FilesOf, describe_step, refuse_broken_losses, refuse_broken_weights
 from DualScaleNet.options import (
     HelpFormatter,
     add_machine,
     add_schedule,
+    fraction,
     natural_int,
     plain_options,
     positive,
@@ -58,11 +60,12 @@ from DualScaleNet.runtime import (
     run_script,
     seeded_generator,
     select_device,
+    warn,
 )
 from DualScaleNet.schedule import learning_rate
 
 PANELS = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
-FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes"}
+FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
 
 
 def parse_args() -> argparse.Namespace:
@@ -76,7 +79,7 @@ def parse_args() -> argparse.Namespace:
         "(default: the authors' choice)",
     )
     group.add_argument(
-        "--val-fraction", type=float, default=0.2, metavar="F",
+        "--val-fraction", type=fraction, default=0.2, metavar="F",
         help="share of the training list held out to choose best.pth; 0: none, the last epoch counts",
     )
     group.add_argument(
@@ -112,10 +115,11 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("network")
     group.add_argument(
         "--encoder", metavar="FILE|random|imagenet",
-        help="an encoder.pth; random: untrained; imagenet: torchvision's (default: newest encoder.pth under runs)",
+        help="an encoder.pth, or weights of --arch by torchvision's names or by those behind encoder.; random: "
+        "untrained; imagenet: torchvision's (default: newest encoder.pth under runs)",
     )
     group.add_argument(
-        "--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="of a random or imagenet encoder"
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="of an encoder that does not say it itself"
     )
     group.add_argument("--finetune", action="store_true", help="train the encoder too; the authors froze it")
     group.add_argument(
@@ -142,8 +146,9 @@ def parse_args() -> argparse.Namespace:
         "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/segment/DATASET-ENCODER)"
     )
     group.add_argument(
-        "--resume", default="auto", choices=["auto", "never"],
-        help="auto goes on with the run in --run-dir if there is one, never starts over",
+        "--resume", default="auto", choices=["auto", "never", "force"],
+        help="auto goes on with the run in --run-dir if there is one, never starts over, force goes on although "
+        "options differ",
     )
     group.add_argument("--val-every", type=positive_int, default=10, metavar="N", help="epochs between validations")
     group.add_argument("--save-minutes", type=weight, default=5, metavar="M", help="minutes between checkpoints")
@@ -163,8 +168,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--target {unknown[0]}: {args.dataset} has {', '.join(settings.targets)}")
     if args.folds and not args.fold < args.folds:
         parser.error(f"--fold {args.fold}: with --folds {args.folds} the last is {args.folds - 1}")
-    if not 0 <= args.val_fraction < 1:
-        parser.error(f"--val-fraction {args.val_fraction}: must be at least 0 and below 1")
     if args.split_file and args.folds:
         parser.error("--split-file and --folds exclude each other")
     if (args.roi == "disc") != bool(args.localiser):
@@ -194,6 +197,7 @@ def main() -> None:
     encoder = initial_encoder(args)
     args.run_dir = args.run_dir or ROOT / "runs" / "segment" / default_name(args)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
+    claim(args.run_dir)
     checkpoint = resumable(args, split)
 
     localiser = read_localiser(args, split) if args.localiser else None
@@ -213,7 +217,9 @@ def main() -> None:
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         scaler.load_state_dict(checkpoint["scaler"])
-        done = Progress(checkpoint["epoch"], checkpoint["step"], checkpoint["sums"])
+        done = Progress(checkpoint["epoch"], checkpoint["step"], checkpoint["losses"])
+        if done.losses is not None and len(done.losses) != math.ceil(len(train) / args.batch_size):
+            done = Progress(done.epoch)  # forced: the epoch has other steps now
         best = checkpoint["best_val_f1"]
         if done.epoch >= args.epochs:
             print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
@@ -228,27 +234,33 @@ def main() -> None:
         best_path.unlink(missing_ok=True)  # of a run that this one replaces
     write_options(args.run_dir, plain_options(args))
     write_json(args.run_dir / "split.json", split)
-    log = RunLog(args.run_dir, done.epoch)
+    log = RunLog(args.run_dir, checkpoint["log"] if checkpoint else [])
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
     print(f"{settings.title}, {', '.join(args.target)}: {counts}; encoder {args.encoder} on {device} -> {args.run_dir}")
 
-    def save(path: Path, epoch: int, **more: object) -> None:
-        content = {
+    def content(epoch: int) -> dict[str, Any]:
+        return {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
             "size": network_input.size, "fov_crop": predictor.fov_crop, "localiser": localiser, "split": split,
             "epoch": epoch, "best_val_f1": best, "options": plain_options(args),
         }
-        save_checkpoint(path, "segmentation", {**content, **more})
 
     stop, saved = StopSignal(), -math.inf
+
+    def files_of(epoch: int, step: int) -> list[Path]:
+        return [photograph.path for photograph in epoch_batches(train, args, epoch)[step]]
 
     def keep(progress: Progress, now: bool = False) -> None:
         """After every step: saves if it is time to, or because a signal ends the run."""
         nonlocal saved
         if now or stop.number or time.monotonic() - saved > 60 * args.save_minutes:
-            state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-            save(args.run_dir / "last.pth", progress.epoch, step=progress.step, sums=progress.sums, **state)
+            if progress.losses is not None and args.non_finite == "stop":
+                refuse_broken_losses(progress, files_of)
+            refuse_broken_weights(model, progress)
+            state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "log": log.rows}
+            state |= {"step": progress.step, "losses": progress.losses, **content(progress.epoch)}
+            save_latest(args.run_dir / "last.pth", "segmentation", state)
             log.draw_curves(PANELS)
             saved = time.monotonic()
         if stop.number:
@@ -257,14 +269,14 @@ def main() -> None:
     bar = tqdm(range(done.epoch, args.epochs), initial=done.epoch, total=args.epochs, unit="epoch", disable=None)
     for epoch in bar:
         start = done if epoch == done.epoch else Progress(epoch)
-        row = train_one_epoch(model, optimizer, scaler, train, network_input, args, start, keep)
+        row = train_one_epoch(model, optimizer, scaler, train, network_input, args, start, keep, files_of)
         last = epoch + 1 == args.epochs
         row |= {"val_f1": None, "val_pr_auc": None}
         if samples["val"] and (last or (epoch + 1) % args.val_every == 0):
             row |= validate(predictor, samples["val"], args.target)
             if row["val_f1"] is not None and row["val_f1"] > best:
                 best = row["val_f1"]
-                save(best_path, epoch + 1)
+                save_checkpoint(best_path, "segmentation", content(epoch + 1))
         log.append(row)
         bar.set_postfix(loss=f"{row['loss']:.4f}", best_val_f1=f"{best:.4f}" if best > 0 else "-")
         keep(Progress(epoch + 1), last)
@@ -297,7 +309,7 @@ def initial_encoder(args: argparse.Namespace) -> Encoder:
     if args.encoder == "imagenet":
         return imagenet_encoder(args.arch)
     args.encoder = str(Path(args.encoder).resolve())
-    encoder, facts = load_encoder(Path(args.encoder))
+    encoder, facts = load_encoder(Path(args.encoder), args.arch)
     args.arch = facts["arch"]
     return encoder
 
@@ -317,13 +329,16 @@ def resumable(args: argparse.Namespace, split: dict[str, list[str]]) -> dict | N
         UserError: it was made with other options or another split.
     """
     last = args.run_dir / "last.pth"
-    if args.resume == "never" or not last.exists():
-        return None
-    checkpoint = load_checkpoint(last, "segmentation")
+    checkpoint = None if args.resume == "never" else load_latest(last, "segmentation")
+    if checkpoint is None or args.resume == "force":
+        return checkpoint
     free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
     refuse_changes(checkpoint["options"], plain_options(args), free, args.run_dir)
     if checkpoint["split"] != split:
-        raise UserError(f"{args.data_dir} holds other photographs than when {last} began: start over, --resume never")
+        raise UserError(
+            f"{args.data_dir} holds other photographs than when {last} began: start over with --resume "
+            "never, or go on all the same with --resume force"
+        )
     return checkpoint
 
 
@@ -349,7 +364,8 @@ def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dic
             f"{args.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
         )
-    return {name: value for name, value in content.items() if name not in ("optimizer", "scaler", "sums", "options")}
+    only_for_training = ("optimizer", "scaler", "losses", "log", "options")
+    return {name: value for name, value in content.items() if name not in only_for_training}
 
 
 def read_training_set(
@@ -376,7 +392,7 @@ def read_training_set(
                 box = fov_region(photograph.field_of_view)
                 image, masks = box.cut(image), box.cut(masks)
             image, masks = network_input.scale(image), network_input.scale(masks)
-        photographs.append(TrainingPhotograph(image, masks, region))
+        photographs.append(TrainingPhotograph(sample.image, image, masks, region))
     return photographs
 
 
@@ -389,19 +405,21 @@ def train_one_epoch(
     args: argparse.Namespace,
     start: Progress,
     keep: Callable[[Progress], None],
+    files_of: FilesOf,
 ) -> dict[str, float]:
     """The rest of a pass over the photographs, whose order is the epoch's own. Returns its part of `log.csv`."""
     model.train()
     epoch = start.epoch
     device = next(model.parameters()).device
-    order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).tolist()
-    steps = math.ceil(len(photographs) / args.batch_size)
-    total = torch.zeros((), device=device) if start.sums is None else start.sums.to(device)
+    batches = epoch_batches(photographs, args, epoch)
+    steps = len(batches)
+    losses = torch.zeros(steps, 1, device=device) if start.losses is None else start.losses.to(device)
     started = time.monotonic()
     for step in range(start.step, steps):
         generator = seeded_generator(args.seed, epoch, step)
-        members = [photographs[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
-        images, masks = training_batch(members, network_input, args.crop, generator)
+        if args.non_finite == "skip":
+            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        images, masks = training_batch(batches[step], network_input, args.crop, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
@@ -410,18 +428,37 @@ def train_one_epoch(
         with autocast(device, args.precision):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = binary_cross_entropy(logits.float(), labels, inside)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        total += loss.detach() * len(members)
+        losses[step] = loss.detach()
+        if args.non_finite == "skip" and not loss.isfinite():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            warn(f"{describe_step(Progress(epoch, step, losses), step, files_of)}: skipped")
+        else:
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
         if step + 1 < steps:
-            keep(Progress(epoch, step + 1, total))
-    mean = total.item() / len(photographs)
-    if not math.isfinite(mean):
-        raise UserError(f"the loss of epoch {epoch + 1} is {mean}: lower --lr or use --precision float32")
+            keep(Progress(epoch, step + 1, losses))
+    if args.non_finite == "stop":
+        refuse_broken_losses(Progress(epoch, steps, losses), files_of)
+    finite = losses[:, 0].isfinite()
+    if not finite.any():
+        raise UserError(f"no loss of epoch {epoch + 1} was finite: lower --lr or use --precision float32")
+    sizes = torch.tensor([len(batch) for batch in batches], device=device)[finite]
+    mean = float((losses[finite, 0] * sizes).sum() / sizes.sum())
     speed = (len(photographs) - start.step * args.batch_size) / (time.monotonic() - started)
-    return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed}
+    skipped = steps - len(sizes)
+    return {"epoch": epoch + 1, "loss": mean, "lr": rate, "images_per_second": speed, "skipped": skipped}
+
+
+def epoch_batches(
+    photographs: list[TrainingPhotograph], args: argparse.Namespace, epoch: int
+) -> list[list[TrainingPhotograph]]:
+    """The batches of an epoch in their order; the last may be smaller."""
+    order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).tolist()
+    firsts = range(0, len(order), args.batch_size)
+    return [[photographs[i] for i in order[first : first + args.batch_size]] for first in firsts]
 
 
 def validate(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float | None]:
@@ -458,4 +495,4 @@ def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], source: str)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "lower --batch-size, --crop or --size")

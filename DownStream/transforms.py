@@ -1,6 +1,7 @@
 """How a photograph becomes what the network sees, and back; the authors' augmentation in training."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -46,11 +47,12 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class TrainingPhotograph:
-    """What is kept of a photograph for training: image (3, H, W) uint8, masks (M, H, W) bool, one for each label.
+    """What is kept of a file for training: image (3, H, W) uint8, masks (M, H, W) bool, one for each label.
 
     They are at the network's scale; with a `region`, a square around the disc to jitter, at native size.
     """
 
+    path: Path
     image: Tensor
     masks: Tensor
     region: Region | None = None

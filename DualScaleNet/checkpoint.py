@@ -4,7 +4,9 @@ Every file says what it is: `format` (version), `kind`, and what a reader needs 
 An encoder file holds: arch, scaling, state (torchvision's parameter names), recipe, epoch, images, commit.
 """
 
+import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,46 @@ import torch
 
 from DualScaleNet.encoder import ARCHITECTURES, SCALINGS, Encoder
 from DualScaleNet.files import replacing
-from DualScaleNet.runtime import UserError, git_commit
+from DualScaleNet.runtime import UserError, git_commit, warn
 
-FORMAT = 1
+FORMAT = 2  # 1 had no log in training checkpoints
+
+
+class DamagedError(UserError):
+    """The file is not what was once written."""
 
 
 def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Writes `content` with the format version, its kind and this checkout's commit, whole or not at all."""
+    """Writes `content` with the format version, its kind and this checkout's commit, whole or not at all.
+
+    It is read back before it takes the place of an older file.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
     with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "kind": kind, "commit": git_commit(), **content}, temporary)
+        _write(temporary, kind, content)
+
+
+def save_latest(path: Path, kind: str, content: dict[str, Any]) -> None:
+    """As `save_checkpoint`; the file that was there stays beside it as NAME-previous, for `load_latest`."""
+    with replacing(path) as temporary:
+        _write(temporary, kind, content)
+        if path.exists():
+            os.replace(path, _previous(path))
+
+
+def _write(path: Path, kind: str, content: dict[str, Any]) -> None:
+    try:
+        torch.save({"format": FORMAT, "kind": kind, "commit": git_commit(), **content}, path)
+        if not _checksums_fit(path):
+            raise OSError("what was written reads otherwise")
+    except RuntimeError:  # so PyTorch says that the disk is full
+        raise OSError("the disk took only a part of it") from None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_stem(f"{path.stem}-previous")
 
 
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
@@ -29,13 +62,8 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, foreign, of another kind, or from a newer version.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
-        raise UserError(f"{path} is damaged or no checkpoint of this project") from None
-    if not isinstance(content, dict) or "format" not in content or "kind" not in content:
+    content = _load(path)
+    if not _is_ours(content):
         raise UserError(f"{path} is no checkpoint of this project")
     if content["format"] > FORMAT:
         raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update this checkout")
@@ -44,25 +72,101 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     return content
 
 
+def load_latest(path: Path, kind: str) -> dict[str, Any] | None:
+    """What `save_latest` wrote last; if that file is damaged or gone, what it wrote before; None if there is neither.
+
+    Raises:
+        UserError: no intact file is left, or it is of another kind or version.
+    """
+    files = [file for file in (path, _previous(path)) if file.exists()]
+    for file in files:
+        try:
+            content = load_checkpoint(file, kind)
+        except DamagedError as error:
+            if file == files[-1]:
+                raise
+            warn(f"{error}; going on from {files[-1]}, the checkpoint before it")
+            continue
+        if content["format"] < FORMAT:
+            raise UserError(f"{file} was written by an older version, which this one cannot go on from: --resume never")
+        return content
+    return None
+
+
+def _is_ours(content: Any) -> bool:
+    return isinstance(content, dict) and isinstance(content.get("format"), int) and "kind" in content
+
+
+def _load(path: Path) -> Any:
+    """Whatever plain types and tensors a file of PyTorch holds.
+
+    Raises:
+        UserError: there is no such file, or it holds other objects than those; a DamagedError if it is damaged.
+    """
+    try:
+        if zipfile.is_zipfile(path) and not _checksums_fit(path):
+            raise EOFError
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            what = "holds more than tensors and plain values"
+            raise UserError(f"{path} {what}: refused, since it could run code") from None
+        raise DamagedError(f"{path} is damaged or no checkpoint") from None
+    except Exception:  # a damaged file may raise anything
+        raise DamagedError(f"{path} is damaged or no checkpoint") from None
+
+
+def _checksums_fit(path: Path) -> bool:
+    """Whether the CRC-32 that is stored with each part of the file is still its own; PyTorch does not look."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
+
+
 def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: int) -> None:
     """Writes an encoder with all that a user of it must know; `images` is the training-set size."""
     content = {"arch": encoder.arch, "scaling": encoder.scaling, "state": encoder.state_dict()}
     save_checkpoint(path, "encoder", {**content, "recipe": recipe, "epoch": epoch, "images": images})
 
 
-def load_encoder(path: Path) -> tuple[Encoder, dict[str, Any]]:
+def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
     """The encoder in a file of `save_encoder`, and what the file says of it.
 
+    Weights from elsewhere are taken too, by torchvision's names, or all that begin with `encoder.`; they are of `arch`.
+    Their input is scaled as torchvision scales it for its networks, and not at all for `encoder.*`.
+
     Raises:
-        UserError: the file is unfit; missing and unexpected parameters are named.
+        UserError: the file is unfit; every missing and unexpected parameter is named.
     """
-    content = load_checkpoint(path, "encoder")
-    state = content.pop("state")
-    if content["arch"] not in ARCHITECTURES or content["scaling"] not in SCALINGS:
-        raise UserError(f"{path} holds an unknown encoder: {content['arch']}, scaling {content['scaling']}")
+    content = _load(path)
+    if _is_ours(content):
+        content = load_checkpoint(path, "encoder")
+        state = content.pop("state")
+        if content["arch"] not in ARCHITECTURES or content["scaling"] not in SCALINGS:
+            raise UserError(f"{path} holds an unknown encoder: {content['arch']}, scaling {content['scaling']}")
+    else:
+        state, scaling = _foreign_state(path, content)
+        content = {"arch": arch, "scaling": scaling}
     encoder = Encoder(content["arch"], content["scaling"])
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit {content['arch']}: {' '.join(str(error).split())}") from None
     return encoder, content
+
+
+def _foreign_state(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], str]:
+    """An encoder's parameters and scaling in a file that another project wrote.
+
+    Raises:
+        UserError: the file holds no parameters.
+    """
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
+    inner = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    taken = inner or {name: value for name, value in state.items() if not name.startswith("fc.")}
+    if left_out := sorted(state.keys() - {f"encoder.{name}" if inner else name for name in taken}):
+        print(f"{path}: left out, as no part of an encoder: {', '.join(left_out)}")
+    return taken, "unit" if inner else "imagenet"

@@ -6,21 +6,25 @@ It is safe to delete.
 """
 
 import hashlib
+import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from DualScaleNet.files import is_image, read_image, replacing
+from DualScaleNet.files import is_image, read_image, replacing, write_json, writing
 from DualScaleNet.runtime import UserError
 
 # Folder names that hold a split, and names whose images are labels.
@@ -51,9 +55,13 @@ def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path]
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no photographs: {folder} is no folder (Dataset/README.md says where to get DDR)")
-        found = len(photographs)
-        for place, inner, names in os.walk(folder):
+        found, seen = len(photographs), set()
+        for place, inner, names in os.walk(folder, followlinks=True):
             inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
+            if os.path.realpath(place) in seen:  # a link leads back
+                inner.clear()
+                continue
+            seen.add(os.path.realpath(place))
             split = split_of(Path(place), folder)
             images = [Path(place) / name for name in sorted(names) if is_image(name)]
             counts[split] += len(images)
@@ -104,23 +112,88 @@ def _content(path: Path) -> bytes:
     return digest.digest()
 
 
-def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path) -> np.ndarray:
-    """All photographs as uint8 RGB (N, size, size, 3), memory-mapped; decoded in parallel if not in the cache yet.
+@dataclass(frozen=True)
+class Photographs:
+    """Decoded photographs, uint8 RGB (N, size, size, 3), memory-mapped; their N files; why the others are not there."""
+
+    array: np.ndarray
+    paths: list[Path]
+    unreadable: dict[Path, str]
+
+
+def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path, max_bad: float = 0.0) -> Photographs:
+    """All photographs that can be read; decoded in parallel if they are not in the cache yet.
+
+    Args:
+        max_bad: share of the photographs that may be unreadable.
 
     Raises:
-        UserError: a photograph cannot be read.
+        UserError: more cannot be read; or there is no room for the cache.
     """
     path = cache / f"{_identity(paths, size, antialias)}.npy"
-    if not path.exists():
-        with replacing(path) as temporary, ThreadPoolExecutor() as pool:
-            array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
-            _reserve(temporary)
-            resize = _resize_antialiased if antialias else _resize_plain
-            decoded = pool.map(lambda path: _square(path, size, resize), paths)
-            for i, image in enumerate(tqdm(decoded, "decode", len(paths), unit="photo", disable=None)):
-                array[i] = image
-            array.flush()
-    return np.load(path, mmap_mode="r")
+    with writing(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_suffix(".lock")).acquire()  # of several processes one decodes
+    with lock:
+        bad_list = path.with_suffix(".json")
+        bad = {Path(name): why for name, why in json.loads(bad_list.read_text()).items()} if bad_list.exists() else {}
+        if not path.exists() or any(_is_readable(each) for each in bad):
+            bad = _decode(paths, size, antialias, path, max_bad)
+        _refuse(bad, len(paths), max_bad)
+        return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in bad], bad)
+
+
+def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> dict[Path, str]:
+    """Writes the cache file, and beside it the list of unreadable photographs, if any. Returns the list."""
+    resize = _resize_antialiased if antialias else _resize_plain
+
+    def decode(path: Path) -> np.ndarray | UserError:
+        try:
+            return resize(read_image(path), size)
+        except UserError as error:
+            return error
+
+    target.unlink(missing_ok=True)
+    bad: dict[Path, str] = {}
+    with replacing(target) as temporary, ThreadPoolExecutor() as pool, closing(pool.map(decode, paths)) as decoded:
+        array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
+        _reserve(temporary)
+        for i, image in enumerate(tqdm(decoded, "decode", len(paths), unit="photo", disable=None)):
+            if isinstance(image, UserError):
+                bad[paths[i]] = str(image)
+                _refuse(bad, len(paths), max_bad)
+            else:
+                array[i - len(bad)] = image
+        array.flush()
+        _shorten(temporary, len(paths) - len(bad))
+        write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
+    return bad
+
+
+def _refuse(bad: dict[Path, str], count: int, max_bad: float) -> None:
+    if len(bad) > max_bad * count or len(bad) == count:
+        share = f"more than --max-bad {max_bad:g} of {count} photographs are unreadable"
+        raise UserError(f"{next(iter(bad.values()))}; {share}")
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except UserError:
+        return False
+    return True
+
+
+def _shorten(path: Path, rows: int) -> None:
+    """Keeps the first rows of an array; its header has room for any number of them."""
+    with open(path, "r+b") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+        file.seek(0)
+        header = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(start + rows * math.prod(shape[1:]))
 
 
 def _reserve(path: Path) -> None:
@@ -167,13 +240,11 @@ def _identity(paths: list[Path], size: int, antialias: bool) -> str:
     """A name for these photographs as they are now, resized in this way."""
     digest = hashlib.sha256(f"{size} {antialias}".encode())
     for path in paths:
-        status = path.stat()
-        digest.update(f"\n{path.resolve()} {status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(b"\n" + os.fsencode(os.path.realpath(path)))
+        with suppress(OSError):  # whoever decodes it names it
+            status = path.stat()
+            digest.update(f" {status.st_size} {status.st_mtime_ns}".encode())
     return digest.hexdigest()[:20]
-
-
-def _square(path: Path, size: int, resize: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-    return resize(read_image(path), size)
 
 
 def _resize_antialiased(image: np.ndarray, size: int) -> np.ndarray:

@@ -1,15 +1,15 @@
-"""Photographs in, results out: finding and reading images, writing files whole or not at all."""
+"""Photographs in, results out: finding and reading images, writing files whole or not at all, folders locked."""
 
 import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from DualScaleNet.runtime import UserError
@@ -81,8 +81,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         opener = gzip.open if path.suffix.lower() == ".gz" else open
         with opener(path, "rb") as file, Image.open(file) as image:
             yield image
-    except (OSError, EOFError, zlib.error, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except Exception as error:  # a decoder may raise anything on a broken file
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
         if isinstance(error, FileNotFoundError):
             reason = "no such file"
         elif isinstance(error, UnidentifiedImageError):  # its text names an object in memory
@@ -99,17 +99,64 @@ def _high_byte(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`, which takes its place, safely on disk, once it is wholly written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+def writing(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses meanwhile becomes a UserError that names `path`."""
     try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room or choose another folder, and run it again"
+        ) from None
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, which takes its place, safely on disk, once it is wholly written.
+
+    What a killed process leaves of it is overwritten the next time.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            if os.name == "posix":
+                _flush(path.parent)  # the names
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Brings a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def claim(folder: Path) -> None:
+    """Keeps other processes out of a folder until this one ends, however it ends.
+
+    Raises:
+        UserError: another process has it, or the folder cannot be written.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", is_singleton=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{folder} is in use by another process: let it end, or choose another folder") from None
+    _claims.append(lock)
+
+
+_claims: list[FileLock] = []
 
 
 def write_image(path: Path, array: np.ndarray) -> None:

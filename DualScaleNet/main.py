@@ -24,9 +24,11 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from DualScaleNet.checkpoint import load_checkpoint, save_checkpoint, save_encoder
-from DualScaleNet.data import batches, find_duplicates, find_photographs, hold, load_photographs
+from DualScaleNet.checkpoint import load_checkpoint, load_latest, save_encoder, save_latest
+from DualScaleNet.data import Photographs, batches, find_duplicates, find_photographs, hold, load_photographs
 from DualScaleNet.encoder import ARCHITECTURES
+from DualScaleNet.files import claim
+from DualScaleNet.finite import FilesOf, describe_step, refuse_broken_losses, refuse_broken_weights
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
 from DualScaleNet.monitor import collapse_report, collapse_warnings
@@ -34,6 +36,7 @@ from DualScaleNet.options import (
     HelpFormatter,
     add_machine,
     add_schedule,
+    fraction,
     natural_int,
     plain_options,
     positive,
@@ -55,6 +58,7 @@ from DualScaleNet.runtime import (
     run_script,
     seeded_generator,
     select_device,
+    warn,
 )
 from DualScaleNet.schedule import learning_rate
 from DualScaleNet.views import global_views, local_views
@@ -67,7 +71,7 @@ PANELS = {
 }
 
 # What may differ when a run goes on: none of it changes what an epoch computes.
-FREE_OPTIONS = {"epochs", "run_dir", "resume", "cache", "device", "snapshot_every", "save_minutes"}
+FREE_OPTIONS = set("epochs run_dir resume cache max_bad device non_finite snapshot_every save_minutes".split())
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,6 +89,10 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
         help="decoded photographs are kept here; it may be deleted at any time",
+    )
+    group.add_argument(
+        "--max-bad", type=fraction, default=0.05, metavar="F",
+        help="share of unreadable photographs above which the run stops; below, each is named and left out",
     )
 
     group = parser.add_argument_group("method")
@@ -135,8 +143,9 @@ def parse_args() -> argparse.Namespace:
         "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/pretrain/ARCH-RECIPE)"
     )
     group.add_argument(
-        "--resume", default="auto", metavar="auto|never|FILE",
-        help="auto goes on with the run in --run-dir if there is one, never starts over, FILE goes on from a last.pth",
+        "--resume", default="auto", metavar="auto|never|force|FILE",
+        help="auto goes on with the run in --run-dir if there is one, never starts over, force goes on although "
+        "options differ, FILE goes on from a last.pth",
     )
     group.add_argument(
         "--snapshot-every", type=positive_int, default=500, metavar="N",
@@ -154,7 +163,8 @@ def main() -> None:
     args = parse_args()
     device = select_device(args.device)
     rank, processes = join_processes(device)
-    photographs = hold(open_photographs(args, rank), device)
+    found = open_photographs(args, rank)
+    photographs = hold(found.array, device)
     parts = processes * args.accumulate
     if args.batch_size % parts or args.batch_size < 2 * parts:
         what = "processes" if args.accumulate == 1 else "parts (processes x --accumulate)"
@@ -163,6 +173,8 @@ def main() -> None:
         raise UserError(f"{len(photographs)} photographs are fewer than --batch-size {args.batch_size}: lower it")
     steps = len(photographs) // args.batch_size
 
+    if rank == 0:
+        claim(args.run_dir)
     torch.manual_seed(args.seed)
     model = DualScaleNet(
         args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm,
@@ -171,7 +183,7 @@ def main() -> None:
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
     scaler = grad_scaler(device, args.precision)
-    done = resume(args, model, optimizer, scaler)
+    done, rows = resume(args, model, optimizer, scaler, len(photographs))
     if done.epoch >= args.epochs:
         print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
         return
@@ -181,22 +193,28 @@ def main() -> None:
 
     if rank == 0:
         write_options(args.run_dir, plain_options(args))
-        log = RunLog(args.run_dir, done.epoch)
+        log = RunLog(args.run_dir, rows)
         print(f"{len(photographs)} photographs, {steps} steps an epoch, {args.arch} on {device} -> {args.run_dir}")
     warned: set[str] = set()
     stop, saved = StopSignal(), -math.inf
-    consensus = distributed.new_group(backend="gloo") if processes > 1 else None
+
+    def files_of(epoch: int, step: int) -> list[Path]:
+        order = epoch_order(args.seed, epoch, len(photographs))
+        return [found.paths[i] for i in order[step * args.batch_size : (step + 1) * args.batch_size]]
 
     def keep(progress: Progress, now: bool = False) -> None:
         """After every step: saves if it is time to, or because a signal ends the run; all processes decide alike."""
         nonlocal saved
         due = rank == 0 and (now or time.monotonic() - saved > 60 * args.save_minutes)
-        verdict = largest(stop.number or due, consensus)  # SIGINT is 2, SIGTERM 15
-        if verdict and processes > 1 and progress.sums is not None:
-            distributed.all_reduce(progress.sums)
-            progress.sums.mul_(rank == 0)  # the first process carries them on for all
+        verdict = largest(stop.number or due)  # SIGINT is 2, SIGTERM 15
+        if verdict and progress.losses is not None:
+            merge(progress.losses)
+            if args.non_finite == "stop":
+                refuse_broken_losses(progress, files_of)
+            progress.losses.mul_(rank == 0)  # the first process carries them on for all
         if verdict and rank == 0:
-            save(args, model, optimizer, scaler, progress, len(photographs))
+            refuse_broken_weights(model, progress)
+            save(args, model, optimizer, scaler, progress, log.rows, len(photographs))
             log.draw_curves(PANELS)
             saved = time.monotonic()
         if verdict > 1:
@@ -206,12 +224,12 @@ def main() -> None:
     bar = tqdm(total=total, initial=initial, unit="photo", disable=None if rank == 0 else True)
     for epoch in range(done.epoch, args.epochs):
         start = done if epoch == done.epoch else Progress(epoch)
-        row = train_one_epoch(network, optimizer, scaler, photographs, args, start, keep, bar)
+        row = train_one_epoch(network, optimizer, scaler, photographs, args, start, keep, files_of, bar)
         if rank == 0:
             log.append(row)
         for name, warning in collapse_warnings(row).items():
-            if rank == 0 and name not in warned:
-                tqdm.write(f"warning: epoch {epoch + 1}: {warning}", file=sys.stderr)
+            if name not in warned:
+                warn(f"epoch {epoch + 1}: {warning}")
                 warned.add(name)
         snapshot = (epoch + 1) % args.snapshot_every == 0
         if snapshot and rank == 0:
@@ -223,21 +241,20 @@ def main() -> None:
         print(f"{args.run_dir / 'encoder.pth'}: epoch {args.epochs}, loss {row['loss']:.4f}")
 
 
-def open_photographs(args: argparse.Namespace, rank: int) -> np.ndarray:
-    """All photographs, (N, size, size, 3) uint8 in the cache; the first process decodes them, the others wait."""
+def open_photographs(args: argparse.Namespace, rank: int) -> Photographs:
+    """All photographs that can be read, in the cache; the first process decodes them, the others wait."""
     paths, counts = find_photographs(args.data, args.splits)
     left_out = {split: n for split, n in counts.items() if split and split not in args.splits}
     if rank == 0 and left_out:
         print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
     antialias = args.recipe != "release"
-    if rank == 0:
-        if duplicates := find_duplicates(paths):
-            first, second, *_ = duplicates[0]
-            print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
-        load_photographs(paths, args.image_size, antialias, args.cache)
-    if distributed.is_initialized():
-        distributed.barrier()
-    return load_photographs(paths, args.image_size, antialias, args.cache)
+    if rank == 0 and (duplicates := find_duplicates(paths)):
+        first, second, *_ = duplicates[0]
+        print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
+    photographs = load_photographs(paths, args.image_size, antialias, args.cache, args.max_bad)
+    for why in photographs.unreadable.values():
+        warn(f"left out: {why}")
+    return photographs
 
 
 def train_one_epoch(
@@ -248,6 +265,7 @@ def train_one_epoch(
     args: argparse.Namespace,
     start: Progress,
     keep: Callable[[Progress], None],
+    files_of: FilesOf,
     bar: tqdm,
 ) -> dict[str, float]:
     """The rest of a pass over the photographs, whose order is the epoch's own. Returns the row of `log.csv`."""
@@ -255,13 +273,14 @@ def train_one_epoch(
     device = next(network.parameters()).device
     steps, share = len(photographs) // args.batch_size, args.batch_size // processes
     epoch = start.epoch
-    order = torch.randperm(len(photographs), generator=seeded_generator(args.seed, epoch)).numpy()
+    order = epoch_order(args.seed, epoch, len(photographs))
     names = ("loss", "global", "local", "positive", "negative")
-    sums = torch.zeros(len(names), device=device) if start.sums is None else start.sums.to(device)
+    losses = torch.zeros(steps, len(names), device=device) if start.losses is None else start.losses.to(device)
     network.train()
     started = shown = time.monotonic()
     firsts = range(start.step * args.batch_size + rank * share, steps * args.batch_size, args.batch_size)
     members = [np.sort(order[first : first + share]) for first in firsts]
+    kept: list[list[torch.Tensor]] = []
     for step, batch in enumerate(batches(photographs, members, device), start.step):
         images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
@@ -275,6 +294,8 @@ def train_one_epoch(
             group["lr"] = rate
         optimizer.zero_grad()
         passes = []
+        if args.non_finite == "skip":
+            buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         for part in zip(*(views.chunk(args.accumulate) for views in (x, y, whole)), strict=True):
             last = len(passes) + 1 == args.accumulate
             with nullcontext() if last or processes == 1 else network.no_sync():
@@ -285,43 +306,80 @@ def train_one_epoch(
                 loss = args.global_weight * globally + args.local_weight * local.total
                 scaler.scale(loss / args.accumulate).backward()
             passes.append([vectors.detach() for vectors in embeddings])
-            sums += torch.stack([loss, globally, *local]).detach() / args.accumulate
-        scaler.step(optimizer)
-        scaler.update()
+            losses[step] += torch.stack([loss, globally, *local]).detach() / args.accumulate
+        if args.non_finite == "skip" and largest(not losses[step].isfinite().all()):
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            warn(f"{describe_step(Progress(epoch, step, losses), step, files_of)}: skipped")
+            losses[step] = math.nan
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+            kept = passes
 
         bar.update(args.batch_size)
         if not bar.disable and time.monotonic() - shown > 1:  # reading the loss waits for the device
             shown = time.monotonic()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{sums[0].item() / (step + 1):.4f}")
+            bar.set_postfix(epoch=epoch + 1, loss=f"{losses[: step + 1, 0].nanmean().item():.4f}")
         if step + 1 < steps:
-            keep(Progress(epoch, step + 1, sums))
-    if processes > 1:
-        distributed.all_reduce(sums)
-    means = dict(zip(names, (sums / steps / processes).tolist(), strict=True))
-    if not math.isfinite(means["loss"]):
-        raise UserError(f"the loss of epoch {epoch + 1} is {means['loss']}: lower --lr or use --precision float32")
+            keep(Progress(epoch, step + 1, losses))
+    merge(losses)
+    if args.non_finite == "stop":
+        refuse_broken_losses(Progress(epoch, steps, losses), files_of)
+    finite = losses[losses.isfinite().all(1)]
+    if not kept:
+        raise UserError(f"no loss of epoch {epoch + 1} was finite: lower --lr or use --precision float32")
+    means = dict(zip(names, (finite.mean(0) / processes).tolist(), strict=True))
     speed = (steps - start.step) * args.batch_size / (time.monotonic() - started)
-    embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*passes, strict=True)))
-    return {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, **collapse_report(embeddings)}
+    embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*kept, strict=True)))
+    row = {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, "skipped": steps - len(finite)}
+    return row | collapse_report(embeddings)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """In which order an epoch takes its photographs."""
+    return torch.randperm(count, generator=seeded_generator(seed, epoch)).numpy()
+
+
+def merge(losses: torch.Tensor) -> None:
+    """Adds up the processes' shares, in place."""
+    if distributed.is_initialized():
+        distributed.all_reduce(losses)
 
 
 def resume(
-    args: argparse.Namespace, model: DualScaleNet, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> Progress:
-    """Loads the run to go on with, if there is one. Returns how far it has come."""
-    last = args.run_dir / "last.pth" if args.resume == "auto" else Path(args.resume)
-    if args.resume == "never" or (args.resume == "auto" and not last.exists()):
-        return Progress(0)
-    checkpoint = load_checkpoint(last, "pretraining")
-    free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
-    refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
+    args: argparse.Namespace,
+    model: DualScaleNet,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    images: int,
+) -> tuple[Progress, list[dict]]:
+    """Loads the run to go on with, if there is one. Returns how far it has come, and its log."""
+    last = args.run_dir / "last.pth"
+    if args.resume not in ("auto", "never", "force"):
+        last = Path(args.resume)
+        checkpoint = load_checkpoint(last, "pretraining")
+    else:
+        checkpoint = None if args.resume == "never" else load_latest(last, "pretraining")
+    if checkpoint is None:
+        return Progress(0), []
+    if args.resume != "force":
+        free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
+        refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
+        if checkpoint["images"] != images:
+            raise UserError(
+                f"{last.parent} began with {checkpoint['images']} photographs, now there are {images}: choose another "
+                "--run-dir, start over with --resume never, or go on all the same with --resume force"
+            )
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     scaler.load_state_dict(checkpoint["scaler"])
-    sums = checkpoint["sums"]
-    if sums is not None and distributed.is_initialized() and distributed.get_rank() > 0:
-        sums = torch.zeros_like(sums)  # the first process has them for all
-    return Progress(checkpoint["epoch"], checkpoint["step"], sums)
+    losses, step = checkpoint["losses"], checkpoint["step"]
+    if losses is not None and len(losses) != images // args.batch_size:
+        losses, step = None, 0  # forced: the epoch has other steps now
+    if losses is not None and distributed.is_initialized() and distributed.get_rank() > 0:
+        losses = torch.zeros_like(losses)  # the first process has them for all
+    return Progress(checkpoint["epoch"], step, losses), checkpoint["log"]
 
 
 def save(
@@ -330,14 +388,16 @@ def save(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     progress: Progress,
+    rows: list[dict],
     images: int,
 ) -> None:
     """Writes last.pth, to go on from, and encoder.pth, to use."""
     content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    content |= {"epoch": progress.epoch, "step": progress.step, "sums": progress.sums, "options": plain_options(args)}
-    save_checkpoint(args.run_dir / "last.pth", "pretraining", content)
+    content |= {"epoch": progress.epoch, "step": progress.step, "losses": progress.losses, "log": rows}
+    content |= {"options": plain_options(args), "images": images}
+    save_latest(args.run_dir / "last.pth", "pretraining", content)
     save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, progress.epoch, images)
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, "lower --batch-size or --image-size, raise --accumulate, or take --checkpoint-activations")

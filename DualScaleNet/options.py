@@ -39,6 +39,14 @@ def weight(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    """A number of at least 0 and below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
+    return value
+
+
 def share(text: str) -> float:
     """A number above 0 and at most 1."""
     value = float(text)
@@ -56,13 +64,17 @@ def add_schedule(group: argparse._ArgumentGroup) -> None:
 
 
 def add_machine(group: argparse._ArgumentGroup) -> None:
-    """--precision and --device, of both training scripts."""
+    """--precision, --device and --non-finite, of both training scripts."""
     group.add_argument(
         "--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
         help="auto: bfloat16 on GPUs and CPUs that have it, float16 on other GPUs, float32 on other CPUs; the authors "
         "took float32",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    group.add_argument(
+        "--non-finite", default="stop", choices=["stop", "skip"],
+        help="what to do when a loss is infinite or no number; skip: leave the batch out, and count it in the log",
+    )
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -97,5 +109,5 @@ def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str
     if changed:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed)}): "
-            "choose another --run-dir, or start over with --resume never"
+            "choose another --run-dir, start over with --resume never, or go on all the same with --resume force"
         )

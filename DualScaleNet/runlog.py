@@ -13,7 +13,7 @@ import torchvision
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from DualScaleNet.files import replacing, write_json
+from DualScaleNet.files import replacing, write_json, writing
 from DualScaleNet.runtime import git_commit
 
 try:
@@ -27,20 +27,16 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        epoch: epochs that the checkpoint to go on from has seen. Later rows, which a killed run left behind, are
-            dropped: they will be written again.
+        rows: those of the checkpoint to go on from. What a killed run may have written later is dropped: it will be
+            written again.
     """
 
-    def __init__(self, folder: Path, epoch: int = 0) -> None:
+    def __init__(self, folder: Path, rows: list[dict[str, float | None]]) -> None:
         self.path = folder / "log.csv"
-        self.rows: list[dict[str, float | None]] = []
-        if epoch and self.path.exists():
-            with open(self.path, newline="") as file:
-                rows = [{k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)]
-            self.rows = [{**row, "epoch": int(row["epoch"])} for row in rows if row["epoch"] <= epoch]
+        self.rows = rows
         with replacing(self.path) as temporary:
             self._write(temporary, self.rows, header=True)
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=epoch + 1) if SummaryWriter else None
+        self.board = SummaryWriter(folder / "tensorboard", purge_step=len(rows) + 1) if SummaryWriter else None
 
     def append(self, row: dict[str, float | None]) -> None:
         """Adds a row; None is a value not measured in this epoch. Every row has the same keys, `epoch` among them."""
@@ -52,7 +48,7 @@ class RunLog:
                     self.board.add_scalar(name, value, row["epoch"])
 
     def _write(self, path: Path, rows: list[dict], header: bool) -> None:
-        with open(path, "a", newline="") as file:
+        with writing(self.path), open(path, "a", newline="") as file:
             if rows:
                 writer = csv.DictWriter(file, rows[0])
                 if header:

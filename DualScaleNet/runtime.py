@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from types import FrameType
 import numpy as np
 import torch
 from torch import distributed
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,38 +32,48 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT, to be obeyed once the step is done; a second signal acts at once.
+    """Notes SIGTERM and SIGINT, to be obeyed once the step is done; a second one, a second later, acts at once.
 
-    `number` is the signal's, 0 for none yet.
+    torchrun passes on what its processes may have received already. `number` is the signal's, 0 for none yet.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number, self.noted = 0, 0.0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.number = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+        if self.number and time.monotonic() - self.noted > 1:
+            os._exit(128 + number)
+        if not self.number:
+            self.number, self.noted = number, time.monotonic()
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: whole epochs, steps of the next one, and the sums of what its row in the log averages."""
+    """How far a run has come: whole epochs, steps of the next one, and the losses of these steps, (steps, ...)."""
 
     epoch: int
     step: int = 0
-    sums: torch.Tensor | None = None
+    losses: torch.Tensor | None = None
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130."""
+def run_script(main: Callable[[], None], lower: str = "") -> None:
+    """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130.
+
+    Args:
+        lower: the options that make it need less memory.
+    """
     name = Path(sys.argv[0]).name
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     try:
         main()
     except UserError as error:
-        sys.exit(f"{name}: error: {error}")
+        sys.exit(f"{name}: error: {one_line(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        sys.exit(f"{name}: error: out of memory: {lower}; a run goes on from its last checkpoint")
     except Stopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(128 + stop.number)
@@ -91,23 +103,41 @@ def select_device(name: str) -> torch.device:
     return device
 
 
-def largest(value: int, group: distributed.ProcessGroup | None) -> int:
-    """The largest of all processes' values, on the CPU: the devices may be steps behind."""
-    if group is None:
-        return value
-    values = torch.tensor(value)
-    distributed.all_reduce(values, distributed.ReduceOp.MAX, group)
-    return int(values)
-
-
 def join_processes(device: torch.device) -> tuple[int, int]:
     """Joins the processes that torchrun started. Returns (rank, number of processes), (0, 1) without torchrun."""
     if "WORLD_SIZE" not in os.environ:
         return 0, 1
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # gloo for what the hosts agree on: the devices may be steps behind.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def largest(value: int) -> int:
+    """The largest of all processes' values, without waiting for their devices."""
+    if not distributed.is_initialized():
+        return value
+    values = torch.tensor(value)
+    distributed.all_reduce(values, distributed.ReduceOp.MAX)
+    return int(values)
+
+
+def warn(text: str) -> None:
+    """A line on stderr, from the first process alone."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        tqdm.write(f"warning: {one_line(text)}", file=sys.stderr)
+
+
+def one_line(text: object) -> str:
+    """File names may have line breaks."""
+    return str(text).replace("\n", "\\n").replace("\r", "\\r")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Of a GPU, of the process, of NumPy."""
+    kinds = MemoryError, torch.cuda.OutOfMemoryError
+    return isinstance(error, kinds) or "can't allocate memory" in str(error)
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:

@@ -158,7 +158,7 @@ class Bench:
     def cached(self, paths: list[Path], recipe: str) -> np.ndarray:
         """Decoded into a cache that did not exist."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        return load_photographs(paths, self.sizes.side, recipe == "paper", folder)
+        return load_photographs(paths, self.sizes.side, recipe == "paper", folder).array
 
     def race(self, sides: dict[str, tuple[Step, float]], warm_up: bool = True) -> dict[str, float]:
         """Work a second of each side, given as (what to run, the work that this is): best of the repeats, in turns.
@@ -281,10 +281,11 @@ def our_epoch(photographs: np.ndarray, recipe: str, precision: str, batch: int, 
     model, optimizer = new_network(recipe, True, device)
     held, scaler, bar = hold(photographs, device), grad_scaler(device, precision), tqdm(disable=True)
 
-    def keep(_: Progress) -> None:
-        """Saves nothing."""
+    def nothing(*_: object) -> None:
+        """Saves nothing, names no files."""
 
-    return lambda: pretraining.train_one_epoch(model, optimizer, scaler, held, args, Progress(0), keep, bar)
+    start = Progress(0)
+    return lambda: pretraining.train_one_epoch(model, optimizer, scaler, held, args, start, nothing, nothing, bar)
 
 
 def segmentation_side(precision: str | None, frozen: bool, side: int, device: torch.device) -> Step:
@@ -420,7 +421,7 @@ def table_augmentation(bench: Bench) -> Table:
             for each in zip(*pairs, strict=True):
                 torch.stack(each).to(bench.device)
 
-        photographs = [TrainingPhotograph(*tensors)] * batch
+        photographs = [TrainingPhotograph(Path(), *tensors)] * batch
         ours = functools.partial(training_batch, photographs, network_input, crop, generator)
         rates = bench.race({"reference": (theirs, batch), "ours": (ours, batch)})
         rows += compared(rates, "photographs/s", None, crop=f"{crop} px" if crop else "none", batch=batch)

@@ -56,7 +56,7 @@ def test_photographs_are_those_of_the_reference(trees, tmp_path, recipe):
     """Resized alike, to one grey level, and as many views of the same shapes."""
     paths, _ = find_photographs([trees / "ddr_757"], ["train"])
     theirs = reference.Photographs(paths, 96, recipe)
-    for k, image in enumerate(load_photographs(paths, 96, recipe == "paper", tmp_path)):
+    for k, image in enumerate(load_photographs(paths, 96, recipe == "paper", tmp_path).array):
         assert np.abs(theirs.image(k).permute(1, 2, 0).numpy().astype(int) - image).max() <= 1
     (batch,) = reference.loader(paths, 96, recipe, 4, 0)
     shapes = [[tuple(view.shape) for view in views] for views in batch]

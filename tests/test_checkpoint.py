@@ -5,8 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
-from DualScaleNet.checkpoint import FORMAT, load_checkpoint, load_encoder, save_checkpoint, save_encoder
+from DualScaleNet.checkpoint import (
+    FORMAT,
+    load_checkpoint,
+    load_encoder,
+    load_latest,
+    save_checkpoint,
+    save_encoder,
+    save_latest,
+)
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.runtime import UserError
 
@@ -73,6 +82,53 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
     torch.save({"format": 1, "kind": "encoder", "x": Malicious(trace)}, tmp_path / "torch.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(trace), protocol=2))
     for name in ("torch.pth", "plain.pth"):
-        with pytest.raises(UserError):
-            load_checkpoint(tmp_path / name, "encoder")
+        for load in (load_encoder, lambda path: load_checkpoint(path, "encoder")):
+            with pytest.raises(UserError, match="holds more than tensors and plain values: refused"):
+                load(tmp_path / name)
     assert not trace.exists()
+
+
+def test_the_file_before_is_kept_and_taken_when_the_newest_is_damaged(tmp_path, capsys):
+    path, previous = tmp_path / "last.pth", tmp_path / "last-previous.pth"
+    assert load_latest(path, "pretraining") is None
+    for epoch in (1, 2, 3):
+        save_latest(path, "pretraining", {"epoch": epoch, "weight": torch.full((99,), epoch)})
+    assert load_latest(path, "pretraining")["epoch"] == 3 and load_checkpoint(previous, "pretraining")["epoch"] == 2
+    assert sorted(tmp_path.iterdir()) == [previous, path] and capsys.readouterr().err == ""
+
+    whole = path.read_bytes()
+    place = whole.index(bytes([3, 0, 0, 0, 0, 0, 0, 0] * 9))  # in the weight
+    path.write_bytes(whole[:place] + b"\2" + whole[place + 1 :])
+    assert load_latest(path, "pretraining")["epoch"] == 2
+    err = capsys.readouterr().err
+    assert err == f"warning: {path} is damaged or no checkpoint; going on from {previous}, the checkpoint before it\n"
+    path.unlink()
+    assert load_latest(path, "pretraining")["epoch"] == 2
+    assert capsys.readouterr().err == ""  # killed between two names
+    previous.write_bytes(whole[:600])
+    with pytest.raises(UserError, match=r"last-previous\.pth is damaged"):
+        load_latest(path, "pretraining")
+    torch.save({"format": 1, "kind": "pretraining"}, path)
+    with pytest.raises(UserError, match=r"written by an older version.*--resume never"):
+        load_latest(path, "pretraining")
+
+
+@pytest.mark.parametrize("prefix, wrapped, scaling", [("", False, "imagenet"), ("encoder.", True, "unit")])
+def test_weights_from_elsewhere_by_torchvisions_names_or_behind_encoder(tmp_path, capsys, prefix, wrapped, scaling):
+    theirs = resnet18()
+    state = {f"{prefix}{name}": value for name, value in theirs.state_dict().items()}
+    if prefix:
+        state["head.weight"] = torch.zeros(3)
+        del state["encoder.fc.weight"], state["encoder.fc.bias"]
+    torch.save({"state_dict": state, "epoch": 7} if wrapped else state, tmp_path / "theirs.pth")
+    encoder, facts = load_encoder(tmp_path / "theirs.pth", "resnet18")
+    assert facts == {"arch": "resnet18", "scaling": scaling} and encoder.scaling == scaling
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])
+    left_out = "head.weight" if prefix else "fc.bias, fc.weight"
+    assert capsys.readouterr().out == f"{tmp_path / 'theirs.pth'}: left out, as no part of an encoder: {left_out}\n"
+    with pytest.raises(UserError, match=r"does not fit resnet34.*Missing.*layer1\.2\.conv1\.weight.*layer4\.2\.bn2"):
+        load_encoder(tmp_path / "theirs.pth", "resnet34")
+    torch.save({"state_dict": {"epoch": 7}}, tmp_path / "theirs.pth")
+    with pytest.raises(UserError, match="no checkpoint of this project, and no state dict of an encoder"):
+        load_encoder(tmp_path / "theirs.pth")

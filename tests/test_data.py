@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,17 +65,17 @@ def test_missing_and_empty_folders_are_named(tmp_path):
 def test_decoded_once_and_again_when_the_source_changes(tmp_path):
     paths = [photograph(tmp_path / f"{i}.png", (60, 50), i) for i in range(3)]
     cache = tmp_path / "cache"
-    first = load_photographs(paths, 16, True, cache)
+    first = load_photographs(paths, 16, True, cache).array
     assert first.shape == (3, 16, 16, 3) and first.dtype == np.uint8
     for path, row in zip(paths, first, strict=True):
         assert np.array_equal(row, np.asarray(Image.open(path).resize((16, 16), Image.Resampling.BILINEAR)))
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.npy")
     written = file.stat().st_mtime_ns
     load_photographs(paths, 16, True, cache)
-    assert file.stat().st_mtime_ns == written and len(list(cache.iterdir())) == 1
+    assert file.stat().st_mtime_ns == written and len(list(cache.glob("*.npy"))) == 1
 
     photograph(paths[1], (60, 50), seed=9)
-    changed = load_photographs(paths, 16, True, cache)
+    changed = load_photographs(paths, 16, True, cache).array
     assert np.array_equal(changed[[0, 2]], first[[0, 2]]) and not np.array_equal(changed[1], first[1])
 
 
@@ -83,19 +84,68 @@ def test_plain_resizing_aliases_and_is_kept_apart(tmp_path):
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::4] = 255
     Image.fromarray(stripes).save(tmp_path / "a.png")
-    smooth = load_photographs([tmp_path / "a.png"], 16, True, tmp_path / "cache")
-    plain = load_photographs([tmp_path / "a.png"], 16, False, tmp_path / "cache")
+    smooth = load_photographs([tmp_path / "a.png"], 16, True, tmp_path / "cache").array
+    plain = load_photographs([tmp_path / "a.png"], 16, False, tmp_path / "cache").array
     assert smooth[0, 4:-4, 4:-4].std() < 3 and abs(smooth[0, 4:-4, 4:-4].mean() - 64) < 10
     assert abs(plain[0].mean() - 64) > 50
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 2
 
 
-def test_a_damaged_photograph_is_named_and_leaves_no_cache(tmp_path):
-    good, bad = photograph(tmp_path / "good.jpg"), photograph(tmp_path / "bad.jpg", (400, 300))
-    bad.write_bytes(bad.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"cannot read .*bad\.jpg .*replace or remove it"):
-        load_photographs([good, bad], 16, True, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+def test_unreadable_photographs_are_named_and_left_out_up_to_a_share(tmp_path):
+    good = [photograph(tmp_path / f"{name}.jpg", (40, 30), seed) for seed, name in enumerate("acd")]
+    bad = photograph(tmp_path / "b.jpg", (400, 300))
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:5000])
+    paths, cache = [good[0], bad, *good[1:]], tmp_path / "cache"
+    for max_bad in (0.0, 0.2):
+        with pytest.raises(UserError, match=rf"cannot read .*b\.jpg .*remove it; more than --max-bad {max_bad:g} of 4"):
+            load_photographs(paths, 16, True, cache, max_bad)
+        assert not list(cache.glob("*.npy")) and not list(cache.glob(".*"))
+    expected = load_photographs(good, 16, True, cache).array
+    for _ in range(2):  # decoded, and from the cache
+        found = load_photographs(paths, 16, True, cache, 0.25)
+        assert np.array_equal(found.array, expected) and found.paths == good
+        assert list(found.unreadable) == [bad] and "b.jpg" in found.unreadable[bad]
+        with pytest.raises(UserError, match="more than --max-bad 0 of 4"):
+            load_photographs(paths, 16, True, cache)
+    bad.write_bytes(whole)
+    assert len(load_photographs(paths, 16, True, cache).array) == 4
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match=r"the file is empty.*more than --max-bad 0\.9 of 1"):
+        load_photographs([bad], 16, True, cache, 0.9)
+
+
+def test_a_list_of_bad_ones_that_can_be_read_again_is_no_more_believed(tmp_path):
+    """A file that could not be read for a while, with no other size and time: on a network's disk, say."""
+    paths = [photograph(tmp_path / f"{name}.png", (40, 30), seed) for seed, name in enumerate("ab")]
+    hidden = paths[0].read_bytes()
+    status = paths[0].stat()
+    paths[0].write_bytes(bytes(len(hidden)))
+    os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load_photographs(paths, 16, True, tmp_path / "cache", 0.5).paths == paths[1:]
+    paths[0].write_bytes(hidden)
+    os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = load_photographs(paths, 16, True, tmp_path / "cache", 0.5)
+    assert found.paths == paths and len(found.array) == 2 and not found.unreadable
+
+
+def test_odd_files_of_a_folder(tmp_path):
+    """Links that loop, a link to nowhere, line breaks and no text in names, a folder that is linked in."""
+    elsewhere = photograph(tmp_path / "elsewhere" / "far.png").parent
+    mine = tmp_path / "mine"
+    first = photograph(mine / "a\nb.png")
+    second = Path(os.fsdecode(os.fsencode(mine) + b"/\xff\xfe.png"))
+    second.write_bytes(first.read_bytes())
+    (mine / "again").symlink_to(mine)
+    (mine / "far").symlink_to(elsewhere)
+    (mine / "gone.png").symlink_to(mine / "nowhere.png")
+    (mine / "loop.png").symlink_to(mine / "loop.png")
+    paths, _ = find_photographs([mine], ["train"])
+    found = load_photographs(paths, 16, True, tmp_path / "cache", 0.9)
+    assert sorted(found.paths) == sorted([first, second, mine / "far" / "far.png"])
+    assert sorted(found.unreadable) == [mine / "gone.png", mine / "loop.png"]
+    assert "no such file" in found.unreadable[mine / "gone.png"]
+    assert "symbolic links" in found.unreadable[mine / "loop.png"]
 
 
 def test_photographs_are_read_upright(tmp_path):
@@ -112,6 +162,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_second_process_waits_for_the_first_ones_cache(tmp_path):
+    paths = [photograph(tmp_path / f"{i}.png", (60, 50), i) for i in range(3)]
+    with ThreadPoolExecutor() as pool:  # the lock does not tell threads from processes
+        found = list(pool.map(lambda _: load_photographs(paths, 16, True, tmp_path / "cache"), range(4)))
+    assert all(np.array_equal(each.array, found[0].array) for each in found)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1 and not list((tmp_path / "cache").glob(".*"))
 
 
 def test_duplicates_are_files_of_the_same_content(tmp_path):
@@ -138,11 +196,12 @@ def test_duplicates_are_files_of_the_same_content(tmp_path):
 def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
     first = photograph(tmp_path / "train" / "a.png")
     second = tmp_path / "test" / "b.png"
-    args = Namespace(data=[tmp_path], splits=["train", "test"], recipe="paper", image_size=16, cache=tmp_path / "cache")
+    options = {"recipe": "paper", "image_size": 16, "cache": tmp_path / "cache", "max_bad": 0}
+    args = Namespace(data=[tmp_path], splits=["train", "test"], **options)
     photograph(second, seed=1)
-    assert len(open_photographs(args, rank=0)) == 2 and capsys.readouterr().out == ""
+    assert len(open_photographs(args, rank=0).array) == 2 and capsys.readouterr().out == ""
     shutil.copy(first, second)
-    assert len(open_photographs(args, rank=0)) == 2
+    assert len(open_photographs(args, rank=0).array) == 2
     assert capsys.readouterr().out == f"1 photographs occur more than once, e.g. {second} and {first}: each counts\n"
 
 
@@ -163,4 +222,4 @@ def test_a_full_disk_is_said_before_anything_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(UserError, match=r"no room for 0\.0 GiB in .* \(No space left on device\): choose"):
         load_photographs([photograph(tmp_path / "a.png")], 32, True, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not list((tmp_path / "cache").glob("*.npy")) and not list((tmp_path / "cache").glob(".*"))

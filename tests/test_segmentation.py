@@ -232,7 +232,8 @@ def test_an_unturned_photograph_keeps_its_values():
 
 
 def test_whole_photographs_are_padded_and_crops_are_cut():
-    photographs = [TrainingPhotograph(picture(50, 70, seed), picture(50, 70, seed)[:2] > 127) for seed in range(20)]
+    pictures = [picture(50, 70, seed) for seed in range(20)]
+    photographs = [TrainingPhotograph(Path(), each, each[:2] > 127) for each in pictures]
     network_input = NetworkInput("pad", 96)
     images, labels = training_batch(photographs, network_input, None, generator(2))
     assert images.shape == (20, 3, 96, 96) and labels.shape == (20, 2, 96, 96)

@@ -208,7 +208,7 @@ def test_a_truncated_photograph_is_named(mine, tmp_path, monkeypatch, capsys):
     save(mine / "masks" / "c.png", drawing())
     path.write_bytes(path.read_bytes()[:-400])
     assert_named(monkeypatch, capsys, mine, f"cannot read {path} (", "truncated", "replace or remove it")
-    arguments = ("--dataset", "generic", "--data-dir", mine, *TRAIN, "--run-dir", tmp_path / "run")
+    arguments = ("--dataset", "generic", "--data-dir", mine, *TRAIN, "--run-dir", tmp_path / "another")
     error = run_script("DownStream/train.py", *arguments, code=1).stderr
     assert error.startswith(f"train.py: error: cannot read {path}") and error.count("\n") == 1
 

@@ -1,0 +1,271 @@
+"""Does pretraining help, and by how much: trains and scores every encoder at every label fraction, with several seeds.
+
+    python DownStream/compare.py --encoders random pretrained=runs/pretrain/bottleneck18-paper/encoder.pth
+    python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 -- --crop 256 --epochs 50
+
+What stands behind -- goes to DownStream/train.py as it is. Every seed holds out a fold of the training list of its own,
+the same for all encoders, and nothing is chosen on it. Writes into --out: table.md, results.csv (one row a training),
+per_image.csv, curve.png. Trainings that are done are not run again, so a comparison can be stopped and extended.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from DownStream.sets import CATALOGUE
+from DualScaleNet.files import claim, replacing
+from DualScaleNet.options import HelpFormatter, natural_int, positive, positive_int, share
+from DualScaleNet.runtime import ROOT, UserError, run_script
+
+MEASURES = {"f1": "F1", "pr_auc": "PR-AUC"}
+FLIPS = 20_000  # of signs, for the significance of a difference
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: an encoder by its name and what train.py takes for it, frozen or not, share of labels, seed."""
+
+    name: str
+    encoder: str
+    finetuned: bool
+    fraction: float
+    seed: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {'fine-tuned' if self.finetuned else 'frozen'}"
+
+    def folder(self, out: Path) -> Path:
+        mode = "finetuned" if self.finetuned else "frozen"
+        return out / "cells" / f"{self.name}-{mode}-{self.fraction:g}-{self.seed}"
+
+
+def named_encoder(text: str) -> tuple[str, str]:
+    """random, imagenet, or NAME=FILE."""
+    name, equals, path = text.partition("=")
+    if text not in ("random", "imagenet") and not (equals and name and path):
+        raise argparse.ArgumentTypeError(f"must be random, imagenet or NAME=FILE, not {text}")
+    return name, path or name
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
+    parser.add_argument(
+        "--encoders", type=named_encoder, nargs="+", required=True, metavar="NAME=FILE",
+        help="random, imagenet, or a name and an encoder.pth; the first is what the others are compared with",
+    )
+    parser.add_argument(
+        "--modes", nargs="+", default=["frozen"], choices=["frozen", "finetuned"], help="of the encoders"
+    )
+    parser.add_argument(
+        "--fractions", type=share, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
+        help="shares of the training photographs; a smaller one lies inside a larger one",
+    )
+    parser.add_argument("--seeds", type=natural_int, nargs="+", default=[0, 1, 2], metavar="N", help="one fold each")
+    parser.add_argument("--folds", type=positive_int, default=4, metavar="K", help="of the training list")
+    parser.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="as for train.py")
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="as for train.py")
+    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="trainings at once")
+    parser.add_argument("--max-minutes", type=positive, metavar="M", help="after them no training is begun any more")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="what is written (default: runs/compare/DATASET)"
+    )
+    parser.add_argument("train_options", nargs="*", metavar="-- ...", help="for train.py")
+    args = parser.parse_args()
+    args.out = args.out or ROOT / "runs" / "compare" / args.dataset
+    names = [name for name, _ in args.encoders]
+    if len(set(names)) < len(names):
+        parser.error("--encoders: two have the same name")
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    claim(args.out)
+    cells = [
+        Cell(name, encoder, mode == "finetuned", fraction, seed)
+        for seed in args.seeds  # a comparison that is cut off has whole seeds
+        for fraction in sorted(args.fractions)
+        for mode in args.modes
+        for name, encoder in args.encoders
+    ]
+    deadline = time.monotonic() + 60 * (args.max_minutes or float("inf"))
+    stopped = threading.Event()
+
+    def run(cell: Cell) -> bool:
+        """Whether the cell is done."""
+        if not scores_file(cell, args.out).exists():
+            if stopped.is_set() or time.monotonic() > deadline:
+                return False
+            try:
+                train_and_score(cell, args)
+            except BaseException:
+                stopped.set()
+                raise
+        return True
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        done = list(tqdm(pool.map(run, cells), "trainings", len(cells), disable=None))
+    results = [result(cell, args.out) for cell, is_done in zip(cells, done, strict=True) if is_done]
+    if not results:
+        raise UserError("no training was done in --max-minutes: allow more")
+    images = [row for cell, is_done in zip(cells, done, strict=True) if is_done for row in image_rows(cell, args.out)]
+    write_rows(args.out / "results.csv", results)
+    write_rows(args.out / "per_image.csv", images)
+    text = table(cells, results, images)
+    with replacing(args.out / "table.md") as temporary:
+        temporary.write_text(text)
+    draw(cells, results, args.out / "curve.png")
+    print(text)
+    if len(results) < len(cells):
+        print(f"{len(cells) - len(results)} of {len(cells)} trainings are not done; the same command goes on")
+
+
+def train_and_score(cell: Cell, args: argparse.Namespace) -> None:
+    """A run of train.py and one of predict.py, each as a process.
+
+    Raises:
+        UserError: one of them failed; its last line says why.
+    """
+    folder = cell.folder(args.out)
+    options = ["--dataset", args.dataset, "--encoder", cell.encoder, "--label-fraction", cell.fraction]
+    options += ["--data-dir", args.data_dir] if args.data_dir else []
+    options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--seed", cell.seed, "--val-fraction", 0]
+    options += ["--finetune"] if cell.finetuned else []
+    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
+    for script, own in (
+        ("train.py", [*args.train_options, *options, "--run-dir", folder]),
+        ("predict.py", ["--checkpoint", folder / "last.pth"]),
+    ):
+        command = [sys.executable, Path(__file__).with_name(script), *own]
+        environment = {"OMP_NUM_THREADS": threads, **os.environ}
+        process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
+        if process.returncode:
+            last = (process.stderr.strip().splitlines() or ["no word"])[-1]
+            raise UserError(f"{folder.name}: {last}")
+    if not scores_file(cell, args.out).exists():
+        raise UserError(f"{folder.name} has no scores: compare one target at a time, on photographs with labels")
+
+
+def scores_file(cell: Cell, out: Path) -> Path:
+    return cell.folder(out) / "predictions-test" / "scores.json"
+
+
+def result(cell: Cell, out: Path) -> dict[str, str | float]:
+    """A row of results.csv: the cell, its pooled measures on the whole image, and how long it trained."""
+    pooled = json.loads(scores_file(cell, out).read_text())["measures"]["whole"]["pooled"]
+    return key(cell) | {name: pooled[name] for name in MEASURES}
+
+
+def key(cell: Cell) -> dict[str, str | float]:
+    return {"encoder": cell.title, "fraction": cell.fraction, "seed": cell.seed}
+
+
+def image_rows(cell: Cell, out: Path) -> list[dict[str, str | float]]:
+    """Rows of per_image.csv: F1 of each held-out photograph on the whole image."""
+    with open(scores_file(cell, out).with_name("per_image.csv"), newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["region"] == "whole"]
+    return [{**key(cell), "image": row["image"], "f1": float(row["f1"])} for row in rows]
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:
+    """Mean ± sample standard deviation over seeds of the pooled measures, and differences to the first encoder."""
+    first = cells[0].title
+    lines = [
+        f"| encoder | labels | seeds | {' | '.join(MEASURES.values())} | F1 a photograph, minus {first} | p |",
+        "|---" * (5 + len(MEASURES)) + "|",
+    ]
+    ordered = sorted(cells, key=lambda cell: cell.fraction)
+    for title, fraction in dict.fromkeys((cell.title, cell.fraction) for cell in ordered):
+        rows = [row for row in results if (row["encoder"], row["fraction"]) == (title, fraction)]
+        if not rows:
+            continue
+        columns = [title, f"{fraction:.0%}", str(len(rows))]
+        columns += [spread([row[name] for row in rows]) for name in MEASURES]
+        differences = paired_differences(images, title, first, fraction)
+        if title == first or len(differences) < 2:
+            columns += ["", ""]
+        else:
+            columns.append(f"{differences.mean():+.4f} ({len(differences)} photographs)")
+            columns.append(f"{sign_flip_p(differences):.3f}")
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join([
+        *lines, "",
+        "Pooled over all pixels of the held-out photographs, whole image, native size, threshold 0.5; mean ± standard "
+        "deviation over seeds. p: two-sided, by flipping the signs of the photographs' differences.", "",
+    ])  # fmt: skip
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± sample standard deviation; a single value alone."""
+    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
+
+
+def paired_differences(images: list[dict], title: str, other: str, fraction: float) -> np.ndarray:
+    """F1 minus the other encoder's on the same photograph with the same seed, averaged over seeds, by photograph."""
+    f1 = {
+        (row["encoder"], row["seed"], row["image"]): row["f1"] for row in images if row["fraction"] == fraction
+    }
+    by_image = defaultdict(list)
+    for (encoder, seed, image), value in f1.items():
+        if encoder == title and (other, seed, image) in f1:
+            by_image[image].append(value - f1[other, seed, image])
+    return np.array([np.mean(values) for values in by_image.values()])
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p of a mean difference from zero, (N,): how often random signs make it as large."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (FLIPS, len(differences)))
+    as_large = np.abs((signs * differences).mean(1)) >= abs(differences.mean()) - 1e-12
+    return (as_large.sum() + 1) / (FLIPS + 1)
+
+
+def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
+    """Score against share of labels, a line for each encoder; bars are the standard deviation over seeds."""
+    figure = Figure(figsize=(4.5 * len(MEASURES), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
+        for title in dict.fromkeys(cell.title for cell in cells):
+            by_fraction = defaultdict(list)
+            for row in results:
+                if row["encoder"] == title:
+                    by_fraction[row["fraction"]].append(row[name])
+            fractions = sorted(by_fraction)
+            means = [np.mean(by_fraction[f]) for f in fractions]
+            bars = [np.std(by_fraction[f], ddof=1) if len(by_fraction[f]) > 1 else 0 for f in fractions]
+            axes.errorbar([100 * f for f in fractions], means, bars, marker="o", capsize=3, label=title)
+        axes.set(xlabel="labelled photographs used, %", ylabel=label, xscale="log")
+        ticks = sorted({100 * row["fraction"] for row in results})
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,58 @@
+"""The comparison of encoders: its trainings, its table, and the significance of a difference."""
+
+import numpy as np
+import pytest
+from conftest import rows, run_script
+from PIL import Image
+
+from DownStream.compare import paired_differences, sign_flip_p
+
+
+def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path):
+    out = tmp_path / "out"
+    arguments = ("--data-dir", trees / "DRIVE", "--out", out, "--folds", 3, "--fractions", 0.5, 1)
+    encoders = ("--encoders", "random", f"both={pretrained / 'encoder.pth'}")
+    small = ("--", "--crop", "64", "--batch-size", 2, "--epochs", 1)
+    refused = run_script("DownStream/compare.py", *arguments, *encoders, "--max-minutes", 1e-9, *small, code=1)
+    assert "no training was done in --max-minutes" in refused.stderr
+    printed = run_script("DownStream/compare.py", *arguments, *encoders, "--seeds", 0, "--jobs", 2, *small).stdout
+    results = rows(out / "results.csv")
+    assert [(row["encoder"], row["fraction"]) for row in results] == [
+        ("random, frozen", "0.5"), ("both, frozen", "0.5"), ("random, frozen", "1.0"), ("both, frozen", "1.0"),
+    ]  # fmt: skip
+    assert (out / "table.md").read_text() in printed and f"{float(results[1]['pr_auc']):.4f}" in printed
+    assert "| both, frozen | 50% | 1 |" in printed and "(2 photographs)" in printed
+    assert len(rows(out / "per_image.csv")) == 2 * 2 * 2 and Image.open(out / "curve.png").width > 500
+
+    written = [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("cells/*/last.pth"))]
+    assert len(written) == 4
+    run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, "--seeds", 0, 1, *small)
+    assert all(path.stat().st_mtime_ns == before for path, before in written)
+    assert [row["seed"] for row in rows(out / "results.csv")] == ["0", "0", "1", "1"]
+
+
+def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
+    arguments = ("--encoders", "random", "--data-dir", trees, "--out", tmp_path / "out", "--seeds", 0)
+    stderr = run_script("DownStream/compare.py", *arguments, "--", "--crop", 65, code=1).stderr
+    assert "random-frozen-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
+    for wrong in (["random", "random"], ["nonsense"]):
+        run_script("DownStream/compare.py", "--encoders", *wrong, code=2)
+
+
+def test_differences_are_paired_by_photograph_and_seed():
+    table = [("a", 0, "x", 0.5), ("a", 1, "x", 0.7), ("a", 0, "y", 0.6), ("b", 0, "x", 0.6), ("b", 1, "x", 0.9)]
+    images = [{"encoder": e, "seed": s, "image": i, "f1": f, "fraction": 1.0} for e, s, i, f in table]
+    images.append({**images[0], "encoder": "b", "fraction": 0.5, "f1": 0.0})
+    assert paired_differences(images, "b", "a", 1.0) == pytest.approx([0.15])  # of x; y has no partner
+
+
+def test_the_significance_of_a_difference():
+    """Against the exact value, all 2^8 signs; and about uniform where there is no difference."""
+    rng = np.random.default_rng(0)
+    differences = rng.normal(0.5, 1, 8)
+    signs = 1 - 2 * (np.arange(256)[:, None] >> np.arange(8) & 1)
+    exact = (np.abs((signs * differences).mean(1)) >= abs(differences.mean()) - 1e-12).mean()
+    assert sign_flip_p(differences) == pytest.approx(exact, abs=0.01)
+    assert sign_flip_p(np.full(10, 0.1)) == pytest.approx(2 / 1024, abs=0.002)
+    none = [sign_flip_p(rng.normal(0, 1, 12)) for _ in range(200)]
+    assert 0.4 < np.mean(none) < 0.6

@@ -1,0 +1,263 @@
+"""Short forms of tests/faults.py, and what the scripts say when a machine or a number fails them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import faults
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, pretrain, rows, train
+from filelock import FileLock
+from PIL import Image
+
+from Dataset.synthetic import write_ddr, write_drive
+from DownStream import train as training
+from DualScaleNet import main as pretraining
+from DualScaleNet import runtime
+from DualScaleNet.checkpoint import load_checkpoint
+from DualScaleNet.files import claim, read_image
+from DualScaleNet.runtime import StopSignal, UserError, run_script
+
+
+@pytest.mark.parametrize("script", ["DualScaleNet/main.py", "DownStream/train.py"])
+def test_killed_at_random_moments(script, tmp_path):
+    assert faults.kill_and_resume(script, 2, 3, tmp_path)["survived"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_mutated_images(tmp_path):
+    figures = faults.mutate_images(500, tmp_path)
+    assert figures["read"] > 100 and figures["refused"] > 100
+
+
+def test_mutated_checkpoints(tmp_path):
+    figures = faults.mutate_checkpoints(300, tmp_path)
+    assert figures["refused"] > 100
+
+
+def test_disk_faults(tmp_path):
+    assert faults.disk_faults(tmp_path)["faults"] == 6
+
+
+def test_senseless_options(tmp_path):
+    figures = faults.fuzz_options(40, tmp_path)
+    assert figures["usage"] > 20 and figures["failure"] > 0
+
+
+# --- images that no decoder minds
+
+
+def test_a_decompression_bomb_is_named(tmp_path):
+    Image.new("1", (40_000, 40_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(UserError, match=r"cannot read .*bomb\.png \(Image size \(1600000000 pixels\) exceeds.*replace"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_of_a_moving_picture_the_first_frame_is_read(tmp_path):
+    first, second = (Image.fromarray(np.full((8, 9, 3), value, np.uint8)) for value in (10, 200))
+    for name in ("a.gif", "a.png", "a.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+        assert np.abs(read_image(tmp_path / name).astype(int) - 10).max() <= 2
+
+
+def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
+    """Root may read everything: the system's answer is put in its mouth."""
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"cannot read .*a\.png \(Permission denied\): replace or remove it"):
+        read_image(tmp_path / "a.png")
+
+
+# --- numbers
+
+
+def test_two_photographs_are_enough_to_pretrain_and_one_to_segment(tmp_path):
+    write_ddr(tmp_path, 2, 0, 0, (128, 112), seed=0)
+    write_drive(tmp_path, 1, 0, (150, 140), seed=0)
+    pretrain(tmp_path / "ddr_757", tmp_path / "pretrain", "--epochs", 1, "--batch-size", 2)
+    options = ("--encoder", "random", "--epochs", 1)
+    stderr = train(tmp_path / "DRIVE", tmp_path / "segment", *options, code=1).stderr
+    assert "no photograph is left for training: lower --val-fraction" in stderr
+    train(tmp_path / "DRIVE", tmp_path / "segment", *options, "--val-fraction", 0)
+    assert (tmp_path / "segment" / "last.pth").exists()
+
+
+def run_here(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """A script's main in this process."""
+    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments), "--device", "cpu"])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        module.main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) -> None:
+    """The function's images are no numbers, once."""
+    original, calls = getattr(module, name), []
+
+    def poisoned(*arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        result = original(*arguments, **more)
+        images = result[0] if isinstance(result, tuple) else result
+        images[:] = images if len(calls) != call else torch.nan
+        return result
+
+    monkeypatch.setattr(module, name, poisoned)
+
+
+CASES = {
+    "pretraining": (pretraining, "global_views", "--data ddr_757 --image-size 96 --batch-size 4 --cache cache"),
+    "segmentation": (training, "training_batch", "--data-dir DRIVE --encoder random --crop 64 --batch-size 2"),
+}
+
+
+def case(name: str, trees: Path, tmp_path: Path) -> tuple[Any, str, list[str]]:
+    module, function, options = CASES[name]
+    places = {"ddr_757": str(trees / "ddr_757"), "DRIVE": str(trees / "DRIVE"), "cache": str(tmp_path / "cache")}
+    return module, function, [places.get(word, word) for word in options.split()] + ["--run-dir", str(tmp_path / "run")]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_before(name, trees, tmp_path, monkeypatch):
+    module, function, options = case(name, trees, tmp_path)
+    poison(monkeypatch, module, function, 2)
+    with pytest.raises(UserError) as stop:
+        run_here(module, monkeypatch, *options, "--epochs", 2, "--save-minutes", 0)
+    message = str(stop.value)
+    assert message.startswith("the loss of step 2 of epoch 1 is nan (") and message.count(str(trees)) in (2, 4)
+    assert "lower --lr or use --precision float32, and go on with --resume force" in message
+    assert "or leave such batches out with --non-finite skip" in message
+    content = load_checkpoint(tmp_path / "run" / "last.pth", name)
+    assert (content["epoch"], content["step"]) == (0, 1)
+    assert all(value.isfinite().all() for value in content["model"].values())
+
+    monkeypatch.undo()  # the same command goes on from there
+    run_here(module, monkeypatch, *options, "--epochs", 2)
+    assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["0", "0"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_such_a_batch_is_skipped_and_counted_if_asked(name, trees, tmp_path, monkeypatch, capsys):
+    module, function, options = case(name, trees, tmp_path)
+    poison(monkeypatch, module, function, 2)
+    run_here(module, monkeypatch, *options, "--epochs", 2, "--non-finite", "skip")
+    assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "0"]
+    assert "warning: the loss of step 2 of epoch 1 is nan (" in capsys.readouterr().err
+    content = load_checkpoint(tmp_path / "run" / "last.pth", name)
+    assert all(value.isfinite().all() for value in content["model"].values())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(trees, tmp_path):
+    stderr = pretrain(trees / "ddr_757", tmp_path / "run", "--lr", 1e30, "--epochs", 2, code=1).stderr
+    assert "lower --lr or use --precision float32" in stderr and stderr.strip().count("\n") == 0
+    if (tmp_path / "run" / "last.pth").exists():
+        model = load_checkpoint(tmp_path / "run" / "last.pth", "pretraining")["model"]
+        assert all(value.isfinite().all() for value in model.values())
+
+
+# --- runs
+
+
+def test_another_number_of_photographs_is_refused_by_name(tmp_path):
+    faults.write_trees(tmp_path)
+    pretrain(tmp_path / "ddr_757", tmp_path / "run", "--epochs", 1)
+    next((tmp_path / "ddr_757" / "train").rglob("*.jpg")).write_bytes(b"")
+    stderr = pretrain(tmp_path / "ddr_757", tmp_path / "run", "--epochs", 2, "--max-bad", 0.2, code=1).stderr
+    assert "(the file is empty): replace or remove it" in stderr
+    assert "began with 10 photographs, now there are 9" in stderr and "--resume force" in stderr
+
+
+def test_a_run_folder_belongs_to_one_process(trees, tmp_path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        for refused in (
+            pretrain(trees / "ddr_757", tmp_path / "run", code=1),
+            train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", code=1),
+        ):
+            assert f"{tmp_path / 'run'} is in use by another process: let it end, or choose another" in refused.stderr
+    claim(tmp_path / "run")  # free again
+
+
+def test_out_of_memory_says_what_to_lower(monkeypatch, capsys):
+    def greedy() -> None:
+        torch.empty(1 << 60)
+
+    def greedy_gpu() -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    for main in (greedy, greedy_gpu):
+        with pytest.raises(SystemExit) as end:
+            run_script(main, "lower --batch-size")
+        assert "error: out of memory: lower --batch-size; a run goes on from its last checkpoint" in str(end.value)
+    with pytest.raises(RuntimeError, match="else"):
+        run_script(lambda: (_ for _ in ()).throw(RuntimeError("something else")))
+
+
+def test_a_second_signal_counts_only_after_a_while(monkeypatch):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    now, left = [0.0], []
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runtime.os, "_exit", left.append)
+    try:
+        stop = StopSignal()
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] = 0.5  # torchrun passes on what a terminal has sent to all
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.number == signal.SIGINT and not left
+        now[0] = 1.5
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert left == [128 + signal.SIGTERM]
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+# --- several processes
+
+
+def torchrun(*arguments: object) -> subprocess.Popen:
+    """Two processes of main.py, in a process group of their own as from a terminal."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [*command, str(ROOT / "DualScaleNet" / "main.py"), *map(str, arguments)], text=True, start_new_session=True,
+        env={**faults.ENVIRONMENT, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trees, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("torchrun")
+    process = torchrun(*faults.small_run("DualScaleNet/main.py", trees, folder, folder / "run", 2))
+    assert process.wait(300) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_under_torchrun(number, trees, undisturbed, tmp_path):
+    arguments = faults.small_run("DualScaleNet/main.py", trees, tmp_path, tmp_path / "run", 2)
+    process = torchrun(*arguments)
+    while not (tmp_path / "run" / "last.pth").exists() and process.poll() is None:
+        time.sleep(0.01)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # Ctrl-C reaches all of them, and torchrun passes it on besides
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0 and "the same command goes on from there" in err, err
+    with pytest.raises(ProcessLookupError):  # nobody is left
+        os.killpg(process.pid, 0)
+    assert not list((tmp_path / "run").glob(".*.tmp*"))
+    content = load_checkpoint(tmp_path / "run" / "last.pth", "pretraining")
+    assert (content["epoch"], content["step"]) < (2, 0)
+    assert torchrun(*arguments).wait(300) == 0
+    faults.same_end(undisturbed, tmp_path / "run", "pretraining")
