@@ -31,7 +31,7 @@ from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DownStream.transforms import STRIDE, NetworkInput, TrainingPhotograph, training_batch
-from DualScaleNet.checkpoint import load_checkpoint, load_encoder, load_latest, save_checkpoint, save_latest
+from DualScaleNet.checkpoint import load_checkpoint, load_encoder, load_latest, restore, save_checkpoint, save_latest
 from DualScaleNet.encoder import ARCHITECTURES, Encoder, imagenet_encoder
 from DualScaleNet.files import claim, write_json
 from DualScaleNet.finite import FilesOf, describe_step, refuse_broken_losses, refuse_broken_weights
@@ -195,6 +195,7 @@ def main() -> None:
     require_labels(samples["train"], around)
     torch.manual_seed(args.seed)
     encoder = initial_encoder(args)
+    original = {name: value.detach().clone() for name, value in encoder.named_parameters()}
     args.run_dir = args.run_dir or ROOT / "runs" / "segment" / default_name(args)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
     claim(args.run_dir)
@@ -214,9 +215,15 @@ def main() -> None:
     scaler = grad_scaler(device, args.precision)
     done, best = Progress(0), -math.inf
     if checkpoint:
-        model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        scaler.load_state_dict(checkpoint["scaler"])
+        restore(args.run_dir / "last.pth", checkpoint, {"model": model, "optimizer": optimizer, "scaler": scaler})
+        began_with = {name: value.detach().cpu().clone() for name, value in model.encoder.named_parameters()}
+        changed = not args.finetune and any(not torch.equal(original[name], began_with[name]) for name in original)
+        if changed and args.resume != "force":
+            raise UserError(
+                f"{args.encoder} is no longer the encoder that {args.run_dir} began with: start over with --resume "
+                "never, or go on with the old one with --resume force"
+            )
+        original = began_with
         done = Progress(checkpoint["epoch"], checkpoint["step"], checkpoint["losses"])
         if done.losses is not None and len(done.losses) != math.ceil(len(train) / args.batch_size):
             done = Progress(done.epoch)  # forced: the epoch has other steps now
@@ -282,7 +289,7 @@ def main() -> None:
         keep(Progress(epoch + 1), last)
 
     if not args.finetune:
-        check_frozen(model.encoder, frozen, args.encoder)
+        check_frozen(model.encoder, frozen, original)
     result = args.run_dir / "last.pth"
     if best_path.exists():
         result = best_path
@@ -478,17 +485,15 @@ def validate(predictor: Predictor, samples: list[Sample], targets: list[str]) ->
     return {f"val_{name}": sum(each[name] for each in measures) / len(measures) for name in ("f1", "pr_auc")}
 
 
-def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], source: str) -> None:
-    """Frozen means frozen: every tensor as before training, every parameter as in the file it came from.
+def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], original: dict[str, torch.Tensor]) -> None:
+    """Frozen means frozen: every tensor as before training, every parameter as it was loaded.
 
     Raises:
         RuntimeError: a tensor differs in a bit, which would be a bug here.
     """
     state = encoder.state_dict()
     changed = [name for name, value in frozen.items() if not torch.equal(value, state[name])]
-    if Path(source).is_file():
-        original, _ = load_encoder(Path(source))
-        changed += [name for name, value in original.named_parameters() if not torch.equal(value, state[name].cpu())]
+    changed += [name for name, value in original.items() if not torch.equal(value, state[name].cpu())]
     if changed:
         raise RuntimeError(f"the frozen encoder changed: {', '.join(changed)}")
     print(f"the encoder is as it was: {len(state)} tensors compared")

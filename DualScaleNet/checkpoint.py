@@ -93,6 +93,19 @@ def load_latest(path: Path, kind: str) -> dict[str, Any] | None:
     return None
 
 
+def restore(path: Path, content: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Gives each part, a network or an optimiser, its state from a checkpoint that was read from `path`.
+
+    Raises:
+        UserError: a state does not fit; names what is missing, unexpected or of another shape.
+    """
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(content[name])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"the {name} in {path} does not fit: {' '.join(str(error).split())}") from None
+
+
 def _is_ours(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("format"), int) and "kind" in content
 
@@ -149,10 +162,7 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
         state, scaling = _foreign_state(path, content)
         content = {"arch": arch, "scaling": scaling}
     encoder = Encoder(content["arch"], content["scaling"])
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit {content['arch']}: {' '.join(str(error).split())}") from None
+    restore(path, {content["arch"]: state}, {content["arch"]: encoder})
     return encoder, content
 
 

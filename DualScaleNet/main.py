@@ -24,7 +24,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from DualScaleNet.checkpoint import load_checkpoint, load_latest, save_encoder, save_latest
+from DualScaleNet.checkpoint import load_checkpoint, load_latest, restore, save_encoder, save_latest
 from DualScaleNet.data import Photographs, batches, find_duplicates, find_photographs, hold, load_photographs
 from DualScaleNet.encoder import ARCHITECTURES
 from DualScaleNet.files import claim
@@ -371,9 +371,7 @@ def resume(
                 f"{last.parent} began with {checkpoint['images']} photographs, now there are {images}: choose another "
                 "--run-dir, start over with --resume never, or go on all the same with --resume force"
             )
-    model.load_state_dict(checkpoint["model"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    scaler.load_state_dict(checkpoint["scaler"])
+    restore(last, checkpoint, {"model": model, "optimizer": optimizer, "scaler": scaler})
     losses, step = checkpoint["losses"], checkpoint["step"]
     if losses is not None and len(losses) != images // args.batch_size:
         losses, step = None, 0  # forced: the epoch has other steps now

@@ -20,7 +20,8 @@ from Dataset.synthetic import write_ddr, write_drive
 from DownStream import train as training
 from DualScaleNet import main as pretraining
 from DualScaleNet import runtime
-from DualScaleNet.checkpoint import load_checkpoint
+from DualScaleNet.checkpoint import load_checkpoint, save_encoder
+from DualScaleNet.encoder import Encoder
 from DualScaleNet.files import claim, read_image
 from DualScaleNet.runtime import StopSignal, UserError, run_script
 
@@ -175,6 +176,30 @@ def test_another_number_of_photographs_is_refused_by_name(tmp_path):
     stderr = pretrain(tmp_path / "ddr_757", tmp_path / "run", "--epochs", 2, "--max-bad", 0.2, code=1).stderr
     assert "(the file is empty): replace or remove it" in stderr
     assert "began with 10 photographs, now there are 9" in stderr and "--resume force" in stderr
+
+
+def test_what_cannot_go_on_even_if_forced(trees, tmp_path, monkeypatch):
+    module, _, options = case("pretraining", trees, tmp_path)
+    run_here(module, monkeypatch, *options, "--epochs", 1)
+    with pytest.raises(UserError, match=r"the model in .*last\.pth does not fit: .*size mismatch for encoder\.conv1"):
+        run_here(module, monkeypatch, *options, "--epochs", 2, "--arch", "resnet18", "--resume", "force")
+
+
+def test_an_encoder_that_changed_under_a_frozen_run_is_refused(trees, tmp_path, monkeypatch):
+    module, _, options = case("segmentation", trees, tmp_path)
+    path = tmp_path / "encoder.pth"
+    options[options.index("random")] = str(path)
+    for epochs in (1, 2):  # pretraining goes on meanwhile
+        torch.manual_seed(epochs)
+        save_encoder(path, Encoder("resnet18"), "paper", epochs, 10)
+        if epochs == 1:
+            run_here(module, monkeypatch, *options, "--epochs", 1)
+    with pytest.raises(UserError, match=r"encoder\.pth is no longer the encoder that .*run began with: start"):
+        run_here(module, monkeypatch, *options, "--epochs", 2)
+    run_here(module, monkeypatch, *options, "--epochs", 2, "--resume", "force")
+    trained = load_checkpoint(tmp_path / "run" / "last.pth", "segmentation")["model"]
+    torch.manual_seed(1)
+    assert torch.equal(trained["encoder.conv1.weight"], Encoder("resnet18").conv1.weight)
 
 
 def test_a_run_folder_belongs_to_one_process(trees, tmp_path):
