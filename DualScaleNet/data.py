@@ -144,7 +144,7 @@ def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path,
 
 
 def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> dict[Path, str]:
-    """Writes the cache file, and beside it the list of unreadable photographs, if any. Returns the list."""
+    """Writes the cache file, and beside it the list of the unreadable photographs. Returns the list."""
     resize = _resize_antialiased if antialias else _resize_plain
 
     def decode(path: Path) -> np.ndarray | UserError:
@@ -155,17 +155,19 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
 
     target.unlink(missing_ok=True)
     bad: dict[Path, str] = {}
+    rows = 0
     with replacing(target) as temporary, ThreadPoolExecutor() as pool, closing(pool.map(decode, paths)) as decoded:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
         _reserve(temporary)
-        for i, image in enumerate(tqdm(decoded, "decode", len(paths), unit="photo", disable=None)):
+        for path, image in zip(paths, tqdm(decoded, "decode", len(paths), unit="photo", disable=None), strict=True):
             if isinstance(image, UserError):
-                bad[paths[i]] = str(image)
+                bad[path] = str(image)
                 _refuse(bad, len(paths), max_bad)
             else:
-                array[i - len(bad)] = image
+                array[rows] = image
+                rows += 1
         array.flush()
-        _shorten(temporary, len(paths) - len(bad))
+        _shorten(temporary, rows)
         write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
     return bad
 

@@ -108,6 +108,8 @@ def test_unreadable_photographs_are_named_and_left_out_up_to_a_share(tmp_path):
         assert list(found.unreadable) == [bad] and "b.jpg" in found.unreadable[bad]
         with pytest.raises(UserError, match="more than --max-bad 0 of 4"):
             load_photographs(paths, 16, True, cache)
+    twice = load_photographs([*paths, bad, good[0]], 16, True, cache, 0.5)
+    assert np.array_equal(twice.array, np.concatenate([expected, expected[:1]])) and twice.paths == [*good, good[0]]
     bad.write_bytes(whole)
     assert len(load_photographs(paths, 16, True, cache).array) == 4
     bad.write_bytes(b"")
