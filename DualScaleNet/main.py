@@ -103,12 +103,15 @@ def parse_args() -> argparse.Namespace:
         "antialiased resizing; release, the authors' published settings: gradient, no crops, plain resizing",
     )
     group.add_argument(
-        "--sync-batch-norm", action="store_true", help="under torchrun: batch statistics over all processes"
+        "--batch-norm", default="per-view", choices=["per-view", "joint", "synchronised"],
+        help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass, or for "
+        "each view over all processes of torchrun",
     )
     group.add_argument(
-        "--batch-norm", default="per-view", choices=["per-view", "joint"],
-        help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass",
+        "--augmentation", default="one", choices=["one", "all"],
+        help="of the five operations one is drawn for each patch and view, as the authors, or all are applied",
     )
+    group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help="patches to a side; the authors took 3")
     for name, default, what in (
         ("global", 0.5, "GlobalFocus in the loss"),
         ("local", 0.5, "LocalFocus in the loss"),
@@ -154,8 +157,9 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
     args = parser.parse_args()
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
-    if args.image_size < 96:
-        parser.error(f"--image-size {args.image_size}: below 96 a patch is under one pixel of the last feature map")
+    if args.image_size < 32 * args.grid:
+        least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
+        parser.error(f"--image-size {args.image_size}: {least}")
     return args
 
 
@@ -177,7 +181,7 @@ def main() -> None:
         claim(args.run_dir)
     torch.manual_seed(args.seed)
     model = DualScaleNet(
-        args.arch, args.recipe == "paper", args.batch_norm == "per-view", args.sync_batch_norm,
+        args.arch, args.recipe == "paper", args.batch_norm != "joint", args.batch_norm == "synchronised",
         args.checkpoint_activations, one_pass=device.type != "cpu",
     )
     model.to(device)
@@ -284,8 +288,8 @@ def train_one_epoch(
     for step, batch in enumerate(batches(photographs, members, device), start.step):
         images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
-        x, y = local_views(images, generator)
-        whole = global_views(images, generator, crop=args.recipe == "paper")
+        x, y = local_views(images, generator, args.grid, args.augmentation == "all")
+        whole = global_views(images, generator, args.recipe == "paper", args.augmentation == "all")
 
         rate = learning_rate(
             args.lr, epoch * steps + step, args.epochs * steps, args.schedule, args.warmup_epochs * steps

@@ -3,7 +3,7 @@
 LocalFocus: two copies of each image, cut into a 3x3 grid, every patch augmented on its own.
 GlobalFocus: two augmented views of the whole image, under the recipe `paper` random resized crops first.
 Augmentation is ONE operation, drawn uniformly for each patch or view, of: horizontal flip (p 0.5), vertical flip
-(p 0.5), rotation within 45 degrees, colour jitter, greyscale (p 0.1).
+(p 0.5), rotation within 45 degrees, colour jitter, greyscale (p 0.1); or, by option, all five in this order.
 
 Every random number comes from a CPU generator: the same seed gives the same views on any device, and the host knows
 which operation befalls which view without asking the device. The distributions, and the operations pixel by pixel,
@@ -25,19 +25,22 @@ CROP_SCALE = (0.2, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
 
-def local_views(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """x_1..x_9 and y_1..y_9 of LocalFocus: (N, 3, H, W) in [0, 1] -> two of (N, 9, 3, H // 3, W // 3)."""
-    patches = grid_patches(images)
+def local_views(
+    images: Tensor, generator: torch.Generator, grid: int = GRID, composed: bool = False
+) -> tuple[Tensor, Tensor]:
+    """x_1..x_9 and y_1..y_9 of LocalFocus: (N, 3, H, W) in [0, 1] -> two of (N, grid^2, 3, H // grid, W // grid)."""
+    patches = grid_patches(images, grid)
     flat = patches.flatten(0, 1)
-    return augment(flat, generator).view_as(patches), augment(flat, generator).view_as(patches)
+    x, y = (augment(flat, generator, composed).view_as(patches) for _ in range(2))
+    return x, y
 
 
-def global_views(images: Tensor, generator: torch.Generator, crop: bool) -> Tensor:
+def global_views(images: Tensor, generator: torch.Generator, crop: bool, composed: bool = False) -> Tensor:
     """v3 and v4 of GlobalFocus: (N, 3, H, W) in [0, 1] -> (N, 2, 3, H, W)."""
     views = []
     for _ in range(2):
         view = random_resized_crop(images, generator) if crop else images
-        views.append(augment(view, generator))
+        views.append(augment(view, generator, composed))
     return torch.stack(views, dim=1)
 
 
@@ -52,19 +55,25 @@ def grid_patches(images: Tensor, grid: int = GRID) -> Tensor:
     return cells.permute(0, 2, 4, 1, 3, 5).reshape(n, grid * grid, channels, h, w)
 
 
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the five operations for each image, drawn uniformly. (M, 3, H, W) in [0, 1] -> a new tensor like it."""
+def augment(images: Tensor, generator: torch.Generator, composed: bool = False) -> Tensor:
+    """One of the five operations for each image, drawn uniformly. (M, 3, H, W) in [0, 1] -> a new tensor like it.
+
+    `composed`: all five, each with its own probability.
+    """
     count = len(images)
     operation = torch.randint(5, (count,), generator=generator)
-    chance = torch.rand(count, generator=generator)
+    chance = torch.rand(5, count, generator=generator)
     angles = uniform(count, -MAX_ANGLE, MAX_ANGLE, generator)
 
+    def befalls(k: int, probability: float = 1.0) -> Tensor:
+        return ((operation == k) | composed) & (chance[k] < probability)
+
     out = images.clone()
-    apply_to(out, (operation == 0) & (chance < 0.5), lambda x, _: x.flip(-1))
-    apply_to(out, (operation == 1) & (chance < 0.5), lambda x, _: x.flip(-2))
-    apply_to(out, operation == 2, lambda x, index: rotate(x, angles[index]))
-    apply_to(out, operation == 3, lambda x, _: color_jitter(x, generator))
-    apply_to(out, (operation == 4) & (chance < 0.1), lambda x, _: grayscale(x).expand_as(x))
+    apply_to(out, befalls(0, 0.5), lambda x, _: x.flip(-1))
+    apply_to(out, befalls(1, 0.5), lambda x, _: x.flip(-2))
+    apply_to(out, befalls(2), lambda x, index: rotate(x, angles[index]))
+    apply_to(out, befalls(3), lambda x, _: color_jitter(x, generator))
+    apply_to(out, befalls(4, 0.1), lambda x, _: grayscale(x).expand_as(x))
     return out
 
 

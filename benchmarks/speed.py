@@ -547,7 +547,7 @@ def table_processes(bench: Bench) -> Table:
     """main.py under torchrun, the same batch shared by more processes; on a CPU each has one thread."""
     rows: list[Row] = []
     most = torch.cuda.device_count() if bench.device.type == "cuda" else 2
-    for count, option in [(count, "") for count in sorted({1, most})] + [(most, "--sync-batch-norm")]:
+    for count, option in [(count, "") for count in sorted({1, most})] + [(most, "--batch-norm=synchronised")]:
         rate = trained_rate(bench, count, *option.split())
         first = rows[0]["photographs/s"] if rows else rate
         rows.append({"processes": count, "": option, "photographs/s": rate, "times one process": rate / first})

@@ -88,7 +88,7 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
 def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
     more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
-    more += ("--accumulate", 2)
+    more += ("--accumulate", 2, "--grid", 2, "--augmentation", "all")
     pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, "--snapshot-every", 1, *options, *more)
     content = torch.load(tmp_path / "run" / "encoder-0001.pth")
     assert (content["arch"], content["recipe"], content["images"]) == ("resnet18", "release", 8)

@@ -72,6 +72,29 @@ def test_exactly_one_operation_with_its_probability():
     assert rotated == near(0.2)
 
 
+def test_all_operations_composed():
+    """Each with its own probability, whatever befalls besides: shares of greys and flips, while all are rotated."""
+    tile = torch.zeros(1, 3, 32, 32)
+    tile[:, :, :16, :16] = torch.tensor([0.8, 0.4, 0.2]).view(1, 3, 1, 1)  # one coloured quarter
+    out = views.augment(tile.repeat(4000, 1, 1, 1), generator(), composed=True)
+    near = lambda expected: pytest.approx(expected, abs=0.025)  # noqa: E731
+    gray = ((out[:, 0] - out[:, 2]).abs().amax((1, 2)) < 1e-4).float()
+    assert gray.mean().item() == near(0.1)
+    quarters = torch.stack([out[:, :, rows, columns].sum((1, 2, 3)) for rows in (slice(16), slice(16, None))
+                            for columns in (slice(16), slice(16, None))], 1)  # fmt: skip
+    where = quarters.argmax(1)  # a rotation within 45 degrees leaves most of it in its quarter
+    for place in range(4):
+        assert (where == place).float().mean().item() == near(0.25)
+        assert gray[where == place].mean().item() == near(0.1)
+    assert len({tuple(view) for view in quarters.round(decimals=4).tolist()}) > 3900  # angle and colour of its own
+
+
+@pytest.mark.parametrize("grid", [2, 4])
+def test_other_grids(grid):
+    x, y = views.local_views(images(2, 48, 48), generator(), grid, composed=True)
+    assert x.shape == y.shape == (2, grid * grid, 3, 48 // grid, 48 // grid)
+
+
 def test_rotation_is_torchvisions():
     angles = views.uniform(6, -180, 180, generator())
     for image, angle, rotated in zip(images(), angles, views.rotate(images(), angles), strict=True):
