@@ -12,7 +12,7 @@ from PIL import Image
 from benchmarks.evaluation import sklearn_scores
 from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
 
-SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py")
+SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
