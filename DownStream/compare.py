@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from DownStream.sets import CATALOGUE
-from DualScaleNet.files import claim, replacing
+from DualScaleNet.files import UTF8, claim, replacing, write_rows
 from DualScaleNet.options import HelpFormatter, natural_int, positive, positive_int, share
 from DualScaleNet.runtime import ROOT, UserError, run_script
 
@@ -130,7 +130,7 @@ def main() -> None:
     write_rows(args.out / "per_image.csv", images)
     text = table(cells, results, images)
     with replacing(args.out / "table.md") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, **UTF8)
     draw(cells, results, args.out / "curve.png")
     print(text)
     if len(results) < len(cells):
@@ -179,16 +179,9 @@ def key(cell: Cell) -> dict[str, str | float]:
 
 def image_rows(cell: Cell, out: Path) -> list[dict[str, str | float]]:
     """Rows of per_image.csv: F1 of each held-out photograph on the whole image."""
-    with open(scores_file(cell, out).with_name("per_image.csv"), newline="") as file:
+    with open(scores_file(cell, out).with_name("per_image.csv"), newline="", **UTF8) as file:
         rows = [row for row in csv.DictReader(file) if row["region"] == "whole"]
     return [{**key(cell), "image": row["image"], "f1": float(row["f1"])} for row in rows]
-
-
-def write_rows(path: Path, rows: list[dict]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:

@@ -1,6 +1,5 @@
 """The evaluation of one target over many photographs: measures with their intervals, as a table, CSV and JSON."""
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from DownStream.metrics import MEASURES, Coarse, Histogram, bootstrap, scores, summarise, to_levels
-from DualScaleNet.files import replacing, write_json
+from DualScaleNet.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
 
@@ -73,12 +72,10 @@ class Evaluation:
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
         """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
         write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures()}))
-        with replacing(folder / "per_image.csv") as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, ["image", "region", *MEASURES])
-            writer.writeheader()
-            for region, rows in self.rows.items():
-                for name, row in rows.items():
-                    writer.writerow({"image": name, "region": region, **row})
+        rows = [
+            {"image": name, "region": region, **row} for region in self.rows for name, row in self.rows[region].items()
+        ]
+        write_rows(folder / "per_image.csv", rows, ["image", "region", *MEASURES])
 
     def table(self) -> str:
         """The measures, the authors' two first: pooled with its interval, then mean ± sd over the images."""

@@ -10,7 +10,6 @@ PR-AUC come first and are the authors': all pixels of all images pooled, whole i
 """
 
 import argparse
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from DownStream.sets.base import Sample
 from DownStream.transforms import STRIDE
 from DualScaleNet.checkpoint import load_checkpoint
 from DualScaleNet.data import find_photographs
-from DualScaleNet.files import claim, replacing, write_image
+from DualScaleNet.files import claim, write_image, write_rows
 from DualScaleNet.options import HelpFormatter, positive_int
 from DualScaleNet.runtime import ROOT, UserError, run_script, select_device
 
@@ -146,7 +145,7 @@ def main() -> None:
                     cut_off.append(sample.id)
         summary.append(row)
 
-    write_summary(out / "summary.csv", summary)
+    write_rows(out / "summary.csv", summary)
     print(f"{len(summary)} photographs ({source}): maps, masks and overlays in {out}")
     notes = region_notes(without_disc, cut_off, len(summary))
     for note in notes:
@@ -171,15 +170,6 @@ def main() -> None:
         print(f"\n{protocol_line(protocol)}\n\n{evaluation.table()}\n\nreport: {folder / 'report.html'}")
     if unreadable:
         raise UserError(f"{len(unreadable)} of {len(samples)} photographs could not be read and were left out")
-
-
-def write_summary(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One row a photograph: its size, and for each target the share of the field of view that is marked."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        if rows:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def marked_line(target: str, rows: list[dict[str, Any]]) -> str:

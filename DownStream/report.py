@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import os
 import re
 from html import escape
 from pathlib import Path
@@ -21,7 +22,7 @@ from DownStream.data import read_sample
 from DownStream.evaluation import REGIONS, Evaluation, protocol_line
 from DownStream.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
 from DownStream.sets.base import Sample
-from DualScaleNet.files import read_image, replacing
+from DualScaleNet.files import UTF8, read_image, replacing
 
 TRUE, MISSED, FALSE = (60, 220, 90), (60, 120, 255), (255, 60, 50)  # green, blue, red
 TITLES = {
@@ -149,7 +150,7 @@ def _write_html(
     ranking = _ranking(evaluation)
     left_out = len(ranking) - STRIPS
     omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
-    with replacing(folder / "report.html") as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with replacing(folder / "report.html") as temporary, open(temporary, "w", **UTF8) as file:
         file.write(f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -243,9 +244,9 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
     lines += ["", "## Photographs", "", ORDER, "", *_markdown_table(heads, table)]
     worst = [name for name in ranking if not math.isnan(rows[name]["f1"])][:WORST]
     lines += ["", "Overlays (green true, blue missed, red false) of those with the lowest F1:", ""] if worst else []
-    lines += [f"- [{_markdown(name)}]({quote(f'overlay/{name}.png')})" for name in worst]
+    lines += [f"- [{_markdown(name)}]({quote(os.fsencode(f'overlay/{name}.png'))})" for name in worst]
     with replacing(folder / "report.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join(lines) + "\n", **UTF8)
 
 
 def _markdown_table(heads: list[str], rows: list[list[str]]) -> list[str]:

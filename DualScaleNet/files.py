@@ -1,9 +1,10 @@
 """Photographs in, results out: finding and reading images, writing files whole or not at all, folders locked."""
 
+import csv
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from DualScaleNet.runtime import UserError
 
 # As they are or gzipped.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
+UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # a file's name need not be text
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey values of more than 8 bits
 
 
@@ -163,6 +165,17 @@ def write_image(path: Path, array: np.ndarray) -> None:
     """Writes uint8 (H, W) or (H, W, 3) RGB, or uint16 (H, W), in the format of the suffix."""
     with replacing(path) as temporary:
         Image.fromarray(array).save(temporary, compress_level=3)  # PNG: twice as fast as the default, a tenth larger
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Writes rows of the same keys as CSV in UTF-8; what is no text in a file's name is escaped.
+
+    `columns`: the keys, where there may be no row.
+    """
+    with replacing(path) as temporary, open(temporary, "w", newline="", **UTF8) as file:
+        writer = csv.DictWriter(file, list(columns) or list(rows[0] if rows else []))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_json(path: Path, content: Any) -> None:

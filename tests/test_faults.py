@@ -17,6 +17,7 @@ from filelock import FileLock
 from PIL import Image
 
 from Dataset.synthetic import write_ddr, write_drive
+from DownStream import predict
 from DownStream import train as training
 from DualScaleNet import main as pretraining
 from DualScaleNet import runtime
@@ -75,6 +76,16 @@ def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(UserError, match=r"cannot read .*a\.png \(Permission denied\): replace or remove it"):
         read_image(tmp_path / "a.png")
+
+
+def test_names_that_are_no_text_are_predicted_and_listed(trained, tmp_path, capsys, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    name = Path(os.fsdecode(os.fsencode(tmp_path / "mine") + b"/a\xff\nb.png"))
+    Image.new("RGB", (64, 64), (200, 90, 20)).save(name)
+    options = ("--checkpoint", trained / "last.pth", "--images", tmp_path / "mine", "--out", tmp_path)
+    run_here(predict, monkeypatch, *options)
+    assert [row["image"] for row in rows(tmp_path / "summary.csv")] == ["a\\udcff\nb"]
+    assert (tmp_path / "mask" / name.name).exists()
 
 
 # --- numbers
