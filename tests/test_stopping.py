@@ -7,10 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from conftest import ROOT, pretrain, rows, same_tensors, train
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)  # tests/faults.py kills
 
 
 def stop(number: int, script: str, run: Path, *arguments: object) -> subprocess.CompletedProcess:
@@ -41,8 +38,8 @@ def same_log(ours: Path, theirs: Path) -> bool:
     return first == second
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_pretraining(number, trees, pretrained, tmp_path):
+def test_pretraining(trees, pretrained, tmp_path):
+    number = signal.SIGTERM
     data, run = trees / "ddr_757", tmp_path / "run"
     small = ("--image-size", 96, "--batch-size", 4, "--cache", tmp_path / "cache", "--epochs", 2)
     assert_stopped(stop(number, "DualScaleNet/main.py", run, "--data", data, *small), number, run)
@@ -52,8 +49,8 @@ def test_pretraining(number, trees, pretrained, tmp_path):
     assert same_log(run / "log.csv", pretrained / "log.csv")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_segmentation(number, trees, pretrained, trained, tmp_path):
+def test_segmentation(trees, pretrained, trained, tmp_path):
+    number = signal.SIGINT
     data, run = trees / "DRIVE", tmp_path / "run"
     common = ("--encoder", pretrained / "encoder.pth", "--folds", 3, "--epochs", 2)
     small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
