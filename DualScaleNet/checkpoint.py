@@ -48,8 +48,8 @@ def _write(path: Path, kind: str, content: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, "kind": kind, "commit": git_commit(), **content}, path)
         if not _checksums_fit(path):
             raise OSError("what was written reads otherwise")
-    except RuntimeError:  # so PyTorch says that the disk is full
-        raise OSError("the disk took only a part of it") from None
+    except RuntimeError as error:  # so PyTorch says that the disk is full
+        raise OSError(f"the disk took only a part of it: {str(error).splitlines()[0]}") from None
 
 
 def _previous(path: Path) -> Path:
