@@ -122,6 +122,8 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from None
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             what = "holds more than tensors and plain values"

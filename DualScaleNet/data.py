@@ -131,20 +131,31 @@ def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path,
         UserError: more cannot be read; or there is no room for the cache.
     """
     path = cache / f"{_identity(paths, size, antialias)}.npy"
-    with writing(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock")).acquire()  # of several processes one decodes
-    with lock:
-        bad_list = path.with_suffix(".json")
-        bad = {Path(name): why for name, why in json.loads(bad_list.read_text()).items()} if bad_list.exists() else {}
-        if not path.exists() or any(_is_readable(each) for each in bad):
-            bad = _decode(paths, size, antialias, path, max_bad)
-        _refuse(bad, len(paths), max_bad)
-        return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in bad], bad)
+    if not _is_current(path):
+        with writing(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_suffix(".lock")).acquire()
+        with lock:
+            if not _is_current(path):  # of several processes one decodes
+                _decode(paths, size, antialias, path, max_bad)
+    bad = _unreadable(path)
+    _refuse(bad, len(paths), max_bad)
+    return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in bad], bad)
 
 
-def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> dict[Path, str]:
-    """Writes the cache file, and beside it the list of the unreadable photographs. Returns the list."""
+def _unreadable(path: Path) -> dict[Path, str]:
+    """Which photographs are not in a cache file, and why."""
+    bad_list = path.with_suffix(".json")
+    return {Path(name): why for name, why in json.loads(bad_list.read_text()).items()} if bad_list.exists() else {}
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the cache file is there, and no photograph that is missing in it can be read by now."""
+    return path.exists() and not any(_is_readable(each) for each in _unreadable(path))
+
+
+def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> None:
+    """Writes the cache file, and beside it the list of the unreadable photographs."""
     resize = _resize_antialiased if antialias else _resize_plain
 
     def decode(path: Path) -> np.ndarray | UserError:
@@ -169,7 +180,6 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
         array.flush()
         _shorten(temporary, rows)
         write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
-    return bad
 
 
 def _refuse(bad: dict[Path, str], count: int, max_bad: float) -> None:

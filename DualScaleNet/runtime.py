@@ -118,7 +118,7 @@ def largest(value: int) -> int:
     """The largest of all processes' values, without waiting for their devices."""
     if not distributed.is_initialized():
         return value
-    values = torch.tensor(value)
+    values = torch.tensor(int(value))  # one type for all, also where some say False
     distributed.all_reduce(values, distributed.ReduceOp.MAX)
     return int(values)
 

@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,9 @@ def small_run(script: str, data: Path, folder: Path, run: Path, epochs: int) -> 
 
 
 def kill_and_resume(script: str, kills: int, epochs: int, folder: Path, seed: int = 0) -> dict[str, int]:
-    """Kills a run at random moments, start it again each time, and compares its end with an undisturbed one's.
+    """Kills a run at random moments, starts it again each time, and compares its end with an undisturbed one's.
+
+    Only processes that a kill has ended count; a run that comes to its end is compared, and begun anew.
 
     Raises:
         LostError: a start failed, or a tensor, a row of the log or the encoder's file differs.
@@ -92,22 +95,26 @@ def kill_and_resume(script: str, kills: int, epochs: int, folder: Path, seed: in
     started = time.monotonic()
     finish(start(script, *small_run(script, folder, folder, whole, epochs)))
     alone = time.monotonic() - started
-    tried = survived = 0
-    while tried < kills:
+    killed, compared = 0, 1
+    while killed < kills:
         process = start(script, *small_run(script, folder, folder, broken, epochs))
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(rng.uniform(0, 2.5 * alone / epochs + 6))
-        tried += 1
         process.kill()
         _, err = process.communicate()
         if process.returncode not in (0, -signal.SIGKILL) or "Traceback" in err:
             raise LostError(err)
-        survived += 1
+        if process.returncode == 0:  # it was done before the kill: another one
+            same_end(whole, broken, kind_of(script))
+            shutil.rmtree(broken)
+            compared += 1
+            continue
+        killed += 1
         if (broken / "last.pth").exists():
             load_checkpoint(broken / "last.pth", kind_of(script))
     finish(start(script, *small_run(script, folder, folder, broken, epochs)))
     same_end(whole, broken, kind_of(script))
-    return {"kills": tried, "survived": survived}
+    return {"kills survived": killed, "runs compared": compared}
 
 
 def kind_of(script: str) -> str:
@@ -227,18 +234,28 @@ def mutate_images(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
         path = folder / f"mutated-{name}"
         if reader is readers[0]:
             path.write_bytes(mutated(content, rng))
-        try:
-            with libraries_silenced():
-                reader(path)
-            read += 1
-        except UserError as error:
-            refused += 1
-            if str(path) not in str(error):
-                raise LostError(f"does not name its file: {error}") from error
-        except BaseException as error:
-            raise LostError(f"mutation {k} of {name}: {error!r}\n{traceback.format_exc()}") from error
+        with libraries_silenced():
+            found = attempt(reader, path)
+        read, refused = read + (found is not None), refused + (found is None)
     return {"files": count, "real": sum(str(REAL) in str(path) for path in image_seeds(folder / "seeds")),
             "read": read, "refused": refused}  # fmt: skip
+
+
+def attempt(read: Callable[[Path], object], path: Path) -> object | None:
+    """What a reader makes of a file, None if it refuses it by name.
+
+    Raises:
+        LostError: another exception, or the file is not named.
+    """
+    try:
+        return read(path)
+    except UserError as error:
+        if str(path) not in str(error):
+            raise LostError(f"does not name its file: {error}") from error
+        return None
+    except BaseException as error:
+        kept = shutil.copy(path, Path(tempfile.gettempdir()) / f"lost-{path.name}")
+        raise LostError(f"{kept}: {error!r}\n{traceback.format_exc()}") from error
 
 
 @contextlib.contextmanager
@@ -276,18 +293,13 @@ def mutate_checkpoints(count: int, folder: Path, seed: int = 0) -> dict[str, int
         (name, load), (whole, expected) = cases[which], originals[which]
         path = folder / f"mutated-{name}"
         path.write_bytes(mutated(whole, rng))
-        try:
-            found = load(path)
-        except UserError as error:
+        found = attempt(load, path)
+        if found is None:
             refused += 1
-            if str(path) not in str(error):
-                raise LostError(f"does not name its file: {error}") from error
-        except BaseException as error:
-            raise LostError(f"mutation {k}: {error!r}\n{traceback.format_exc()}") from error
+        elif difference := list(differences(expected, found, name)):
+            raise LostError(f"mutation {k} loads as something else: {', '.join(difference)}")
         else:
             intact += 1  # what was changed carries nothing, such as padding
-            if difference := list(differences(expected, found, name)):
-                raise LostError(f"mutation {k} loads as something else: {', '.join(difference)}")
     return {"files": count, "refused": refused, "loaded unharmed": intact}
 
 
@@ -335,7 +347,7 @@ def disk_faults(folder: Path) -> dict[str, int]:
     for place in (folder / "full", folder / "file" / "run", Path("/proc/run")):
         refused(finish(start(script, *small_run(script, folder, folder, place, 1)), code=1), "cannot write", str(place))
         faults += 1
-    return {"faults": faults, "survived": faults}
+    return {"faults": faults}
 
 
 def digest(path: Path) -> str:

@@ -24,12 +24,13 @@ from DualScaleNet import runtime
 from DualScaleNet.checkpoint import load_checkpoint, save_encoder
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.files import claim, read_image
-from DualScaleNet.runtime import StopSignal, UserError, run_script
+from DualScaleNet.finite import refuse_broken_weights
+from DualScaleNet.runtime import Progress, StopSignal, UserError, run_script
 
 
 @pytest.mark.parametrize("script", ["DualScaleNet/main.py", "DownStream/train.py"])
 def test_killed_at_random_moments(script, tmp_path):
-    assert faults.kill_and_resume(script, 2, 3, tmp_path)["survived"] == 2
+    assert faults.kill_and_resume(script, 2, 3, tmp_path)["kills survived"] == 2
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -169,12 +170,30 @@ def test_such_a_batch_is_skipped_and_counted_if_asked(name, trees, tmp_path, mon
     assert all(value.isfinite().all() for value in content["model"].values())
 
 
-def test_weights_that_are_no_numbers_are_never_saved(trees, tmp_path):
-    stderr = pretrain(trees / "ddr_757", tmp_path / "run", "--lr", 1e30, "--epochs", 2, code=1).stderr
-    assert "lower --lr or use --precision float32" in stderr and stderr.strip().count("\n") == 0
-    if (tmp_path / "run" / "last.pth").exists():
-        model = load_checkpoint(tmp_path / "run" / "last.pth", "pretraining")["model"]
-        assert all(value.isfinite().all() for value in model.values())
+def test_weights_that_are_no_numbers_are_refused():
+    model = torch.nn.Linear(2, 2)
+    refuse_broken_weights(model, Progress(3))
+    model.bias.data[1] = torch.inf
+    for progress, when in ((Progress(3), "epoch 3"), (Progress(3, 2), "step 2 of epoch 4")):
+        with pytest.raises(UserError, match=f"weights are no longer finite after {when}: lower --lr"):
+            refuse_broken_weights(model, progress)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weights_that_are_no_numbers_are_never_saved(name, trees, tmp_path, monkeypatch):
+    module, _, options = case(name, trees, tmp_path)
+    run_here(module, monkeypatch, *options, "--epochs", 1)
+    before = (tmp_path / "run" / "last.pth").read_bytes()
+    step = torch.optim.Adam.step
+
+    def broken(optimizer: torch.optim.Adam) -> None:
+        step(optimizer)
+        optimizer.param_groups[0]["params"][0].data.fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", broken)
+    with pytest.raises(UserError, match="weights are no longer finite after step 1 of epoch 2"):
+        run_here(module, monkeypatch, *options, "--epochs", 2)
+    assert (tmp_path / "run" / "last.pth").read_bytes() == before
 
 
 # --- runs
