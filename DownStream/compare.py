@@ -5,21 +5,26 @@
 
 What stands behind -- goes to DownStream/train.py as it is. Every seed holds out a fold of the training list of its own,
 the same for all encoders, and nothing is chosen on it. Writes into --out: table.md, results.csv (one row a training),
-per_image.csv, curve.png. Trainings that are done are not run again, so a comparison can be stopped and extended.
+per_image.csv, curve.png. Trainings that are done are not run again, so a comparison can be stopped and extended; done
+with other options or encoders they are refused.
 """
 
 import argparse
 import csv
+import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -29,9 +34,9 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from DownStream.sets import CATALOGUE
-from DualScaleNet.files import UTF8, claim, replacing, write_rows
+from DualScaleNet.files import UTF8, claim, replacing, write_json, write_rows
 from DualScaleNet.options import HelpFormatter, natural_int, positive, positive_int, share
-from DualScaleNet.runtime import ROOT, UserError, run_script
+from DualScaleNet.runtime import ROOT, Stopped, StopSignal, UserError, run_script
 
 MEASURES = {"f1": "F1", "pr_auc": "PR-AUC"}
 FLIPS = 20_000  # of signs, for the significance of a difference
@@ -105,18 +110,20 @@ def main() -> None:
         for mode in args.modes
         for name, encoder in args.encoders
     ]
+    for cell in cells:
+        refuse_other(cell, args)
     deadline = time.monotonic() + 60 * (args.max_minutes or float("inf"))
-    stopped = threading.Event()
+    stop, failed = StopSignal(), threading.Event()
 
     def run(cell: Cell) -> bool:
         """Whether the cell is done."""
         if not scores_file(cell, args.out).exists():
-            if stopped.is_set() or time.monotonic() > deadline:
+            if stop.number or failed.is_set() or time.monotonic() > deadline:
                 return False
             try:
-                train_and_score(cell, args)
-            except BaseException:
-                stopped.set()
+                train_and_score(cell, args, stop)
+            except UserError:
+                failed.set()
                 raise
         return True
 
@@ -137,27 +144,62 @@ def main() -> None:
         print(f"{len(cells) - len(results)} of {len(cells)} trainings are not done; the same command goes on")
 
 
-def train_and_score(cell: Cell, args: argparse.Namespace) -> None:
-    """A run of train.py and one of predict.py, each as a process.
+def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
+    """What train.py is called with, but for the run folder."""
+    options = [*args.train_options, "--dataset", args.dataset, "--encoder", cell.encoder]
+    options += ["--data-dir", args.data_dir] if args.data_dir else []
+    options += ["--label-fraction", cell.fraction, "--seed", cell.seed]
+    options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--val-fraction", 0]
+    options += ["--finetune"] if cell.finetuned else []
+    return list(map(str, options))
+
+
+def made_with(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
+    """What a cell's scores depend on: train.py's options, and the content of the encoder's file."""
+    path = Path(cell.encoder)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return {"options": options_of(cell, args), "encoder_sha256": digest}
+
+
+def refuse_other(cell: Cell, args: argparse.Namespace) -> None:
+    """A cell that was made with other options or another encoder is no part of this comparison.
 
     Raises:
+        UserError: names the cell.
+    """
+    stamp = cell.folder(args.out) / "cell.json"
+    if stamp.exists() and json.loads(stamp.read_text()) != made_with(cell, args):
+        raise UserError(f"{stamp.parent} was made with other options or another encoder: choose another --out")
+
+
+def train_and_score(cell: Cell, args: argparse.Namespace, stop: StopSignal) -> None:
+    """A run of train.py and one of predict.py, each as a process, which a signal ends as it ends them.
+
+    Raises:
+        Stopped: because of a signal.
         UserError: one of them failed; its last line says why.
     """
     folder = cell.folder(args.out)
-    options = ["--dataset", args.dataset, "--encoder", cell.encoder, "--label-fraction", cell.fraction]
-    options += ["--data-dir", args.data_dir] if args.data_dir else []
-    options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--seed", cell.seed, "--val-fraction", 0]
-    options += ["--finetune"] if cell.finetuned else []
+    write_json(folder / "cell.json", made_with(cell, args))
     threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
     for script, own in (
-        ("train.py", [*args.train_options, *options, "--run-dir", folder]),
+        ("train.py", [*options_of(cell, args), "--run-dir", folder]),
         ("predict.py", ["--checkpoint", folder / "last.pth"]),
     ):
         command = [sys.executable, Path(__file__).with_name(script), *own]
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
-        process = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
+        with tempfile.TemporaryFile("w+") as err:
+            process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL, stderr=err)
+            while process.poll() is None:
+                if stop.number:
+                    process.terminate()
+                    process.wait()
+                time.sleep(0.1)
+            err.seek(0)
+            last = (err.read().strip().splitlines() or ["no word"])[-1]
+        if stop.number:
+            raise Stopped(stop.number, args.out)
         if process.returncode:
-            last = (process.stderr.strip().splitlines() or ["no word"])[-1]
             raise UserError(f"{folder.name}: {last}")
     if not scores_file(cell, args.out).exists():
         raise UserError(f"{folder.name} has no scores: compare one target at a time, on photographs with labels")
@@ -168,8 +210,14 @@ def scores_file(cell: Cell, out: Path) -> Path:
 
 
 def result(cell: Cell, out: Path) -> dict[str, str | float]:
-    """A row of results.csv: the cell, its pooled measures on the whole image, and how long it trained."""
+    """A row of results.csv: the cell and its pooled measures on the whole image.
+
+    Raises:
+        UserError: nothing is marked in the held-out labels.
+    """
     pooled = json.loads(scores_file(cell, out).read_text())["measures"]["whole"]["pooled"]
+    if pooled["f1"] is None:
+        raise UserError(f"{cell.folder(out).name}: nothing is marked in the held-out labels: choose other --seeds")
     return key(cell) | {name: pooled[name] for name in MEASURES}
 
 
@@ -178,10 +226,11 @@ def key(cell: Cell) -> dict[str, str | float]:
 
 
 def image_rows(cell: Cell, out: Path) -> list[dict[str, str | float]]:
-    """Rows of per_image.csv: F1 of each held-out photograph on the whole image."""
+    """Rows of per_image.csv: F1 on the whole image of each held-out photograph in whose label something is marked."""
     with open(scores_file(cell, out).with_name("per_image.csv"), newline="", **UTF8) as file:
         rows = [row for row in csv.DictReader(file) if row["region"] == "whole"]
-    return [{**key(cell), "image": row["image"], "f1": float(row["f1"])} for row in rows]
+    scores = {row["image"]: float(row["f1"]) for row in rows}
+    return [{**key(cell), "image": image, "f1": f1} for image, f1 in scores.items() if not math.isnan(f1)]
 
 
 def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:

@@ -1,5 +1,9 @@
 """The comparison of encoders: its trainings, its table, and the significance of a difference."""
 
+import os
+import time
+
+import faults
 import numpy as np
 import pytest
 from conftest import rows, run_script
@@ -27,8 +31,26 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     written = [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("cells/*/last.pth"))]
     assert len(written) == 4
     run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, "--seeds", 0, 1, *small)
+    file_as_random = ("--encoders", encoders[-1].replace("both", "random"))
+    for other in ((*arguments, *encoders, *small[:-1], 2), (*arguments, *file_as_random, *small)):
+        stderr = run_script("DownStream/compare.py", *other, code=1).stderr
+        assert "random-frozen-0.5-0 was made with other options or another encoder: choose another --out" in stderr
     assert all(path.stat().st_mtime_ns == before for path, before in written)
     assert [row["seed"] for row in rows(out / "results.csv")] == ["0", "0", "1", "1"]
+
+
+def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_path):
+    command = ["DownStream/compare.py", "--encoders", "random", "--data-dir", trees / "DRIVE"]
+    command += ["--out", tmp_path / "out", "--folds", 3, "--seeds", 0, "--fractions", 1]
+    small = ("--", "--crop", "64", "--batch-size", 2, "--epochs", 1000)
+    process = faults.start(*command, *small, start_new_session=True)
+    while not list(tmp_path.glob("out/cells/*/last.pth")) and process.poll() is None:
+        time.sleep(0.05)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and f"stopped and saved in {tmp_path / 'out'}; the same command goes on" in err
+    with pytest.raises(ProcessLookupError):  # no training is left
+        os.killpg(process.pid, 0)
 
 
 def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
