@@ -1,5 +1,7 @@
 """Does pretraining help, and by how much: trains and scores every encoder at every label fraction, with several seeds.
 
+Presets of train.py can be compared as well.
+
     python DownStream/compare.py --encoders random pretrained=runs/pretrain/bottleneck18-paper/encoder.pth
     python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 -- --crop 256 --epochs 50
 
@@ -33,6 +35,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from DownStream.presets import PRESETS
 from DownStream.sets import CATALOGUE
 from DualScaleNet.files import UTF8, claim, replacing, write_json, write_rows
 from DualScaleNet.options import HelpFormatter, natural_int, positive, positive_int, share
@@ -44,21 +47,23 @@ FLIPS = 20_000  # of signs, for the significance of a difference
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: an encoder by its name and what train.py takes for it, frozen or not, share of labels, seed."""
+    """One training: an encoder by its name and what train.py takes for it, frozen or not, preset, labels, seed."""
 
     name: str
     encoder: str
     finetuned: bool
+    preset: str
     fraction: float
     seed: int
 
     @property
     def title(self) -> str:
-        return f"{self.name}, {'fine-tuned' if self.finetuned else 'frozen'}"
+        preset = "" if self.preset == "ours" else f", {self.preset}"
+        return f"{self.name}, {'fine-tuned' if self.finetuned else 'frozen'}{preset}"
 
     def folder(self, out: Path) -> Path:
         mode = "finetuned" if self.finetuned else "frozen"
-        return out / "cells" / f"{self.name}-{mode}-{self.fraction:g}-{self.seed}"
+        return out / "cells" / f"{self.name}-{mode}-{self.preset}-{self.fraction:g}-{self.seed}"
 
 
 def named_encoder(text: str) -> tuple[str, str]:
@@ -78,6 +83,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--modes", nargs="+", default=["frozen"], choices=["frozen", "finetuned"], help="of the encoders"
     )
+    parser.add_argument("--presets", nargs="+", default=["ours"], choices=list(PRESETS), help="of train.py")
     parser.add_argument(
         "--fractions", type=share, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
         help="shares of the training photographs; a smaller one lies inside a larger one",
@@ -104,9 +110,10 @@ def main() -> None:
     args = parse_args()
     claim(args.out)
     cells = [
-        Cell(name, encoder, mode == "finetuned", fraction, seed)
+        Cell(name, encoder, mode == "finetuned", preset, fraction, seed)
         for seed in args.seeds  # a comparison that is cut off has whole seeds
         for fraction in sorted(args.fractions)
+        for preset in args.presets
         for mode in args.modes
         for name, encoder in args.encoders
     ]
@@ -148,7 +155,7 @@ def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
     """What train.py is called with, but for the run folder."""
     options = [*args.train_options, "--dataset", args.dataset, "--encoder", cell.encoder]
     options += ["--data-dir", args.data_dir] if args.data_dir else []
-    options += ["--label-fraction", cell.fraction, "--seed", cell.seed]
+    options += ["--preset", cell.preset, "--label-fraction", cell.fraction, "--seed", cell.seed]
     options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--val-fraction", 0]
     options += ["--finetune"] if cell.finetuned else []
     return list(map(str, options))

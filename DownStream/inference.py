@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from DownStream.data import Photograph
-from DownStream.model import Segmenter
+from DownStream.model import WIDTHS, Segmenter
 from DownStream.region import Region, disc_region, fov_region
 from DownStream.transforms import NetworkInput
 from DualScaleNet.encoder import Encoder
@@ -35,10 +35,11 @@ class Predictor:
     @classmethod
     def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
         """From the content of a segmentation checkpoint; its localiser comes with it."""
-        model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"]))
+        widths = tuple(checkpoint.get("widths", WIDTHS))
+        model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"]), widths=widths)
         model.load_state_dict(checkpoint["model"])
         model.to(device, memory_format=torch.channels_last)
-        network_input = NetworkInput(checkpoint["fit"], checkpoint["size"])
+        network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
         return cls(model, network_input, checkpoint.get("fov_crop", False), localiser)
 

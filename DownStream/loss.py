@@ -1,4 +1,4 @@
-"""The segmentation loss."""
+"""The segmentation losses."""
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,3 +13,17 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, inside: Tensor | None =
         return F.binary_cross_entropy_with_logits(logits, labels)
     losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (losses * inside).sum() / (inside.sum() * labels.shape[1]).clamp(min=1)
+
+
+def dice_loss(logits: Tensor, labels: Tensor, inside: Tensor | None = None) -> Tensor:
+    """1 - (2 |P L| + 1) / (|P| + |L| + 1), of probabilities over the whole batch; the mean over classes.
+
+    After Milletari et al. 2016. What F1 counts: beside cross-entropy it moves the best threshold towards 0.5 where few
+    pixels are marked. Arguments as above.
+    """
+    probability = logits.sigmoid()
+    if inside is not None:
+        probability, labels = probability * inside, labels * inside
+    pixels = (0, 2, 3)
+    overlap, total = (probability * labels).sum(pixels), probability.sum(pixels) + labels.sum(pixels)
+    return (1 - (2 * overlap + 1) / (total + 1)).mean()  # 0 where nothing is marked and nothing found

@@ -1,6 +1,6 @@
 """Segmentation network: a U-Net-style decoder on the five feature maps of a (frozen) encoder.
 
-16,306,689 parameters with `bottleneck18` and one class.
+16,306,689 parameters with `bottleneck18`, one class and the authors' widths.
 """
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from DualScaleNet.encoder import Encoder
+
+WIDTHS = (512, 256, 128, 64)  # of the decoder, by the authors
 
 
 class UpBlock(nn.Module):
@@ -34,15 +36,15 @@ class UpBlock(nn.Module):
 
 
 class Decoder(nn.Module):
-    """c1..c5 -> logits at half the image's size; `Segmenter` resizes them.
+    """Feature maps -> logits at the size of the first; `Segmenter` resizes them.
 
+    `channels` of the maps, one more than `widths`, which are those of the up steps from the deepest map on.
     The 1x1 convolution to the classes commutes with bilinear resizing, so it comes first: 64 times fewer values to
     resize, the same result.
     """
 
-    def __init__(self, channels: tuple[int, ...], classes: int = 1) -> None:
+    def __init__(self, channels: tuple[int, ...], classes: int = 1, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
-        widths = (512, 256, 128, 64)
         ups = (channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(
             UpBlock(skip, up, width) for skip, up, width in zip(channels[-2::-1], ups, widths, strict=True)
@@ -53,7 +55,7 @@ class Decoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """[c1, ..., c5] -> (N, classes, H/2, W/2)."""
+        """[c1, ..., c5] -> (N, classes, H/2, W/2); with the photograph before c1, (N, classes, H, W)."""
         *skips, x = maps
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
             x = block(skip, x)
@@ -61,12 +63,18 @@ class Decoder(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph."""
+    """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph.
 
-    def __init__(self, encoder: Encoder, classes: int = 1, frozen: bool = True) -> None:
+    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip, which
+    shows what is thinner than the two pixels that c1 resolves.
+    """
+
+    def __init__(
+        self, encoder: Encoder, classes: int = 1, frozen: bool = True, widths: tuple[int, ...] = WIDTHS
+    ) -> None:
         super().__init__()
-        self.encoder, self.frozen = encoder, frozen
-        self.decoder = Decoder(encoder.channels, classes)
+        self.encoder, self.frozen, self.inputs = encoder, frozen, len(widths) + 1
+        self.decoder = Decoder((3, *encoder.channels)[-self.inputs :], classes, widths)
         encoder.requires_grad_(not frozen)
         self.train(self.training)
 
@@ -79,8 +87,8 @@ class Segmenter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] -> logits (N, classes, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            maps = self.encoder(image)
-        return resize(self.decoder(maps), image.shape[-2:])
+            maps = [image, *self.encoder(image)]
+        return resize(self.decoder(maps[-self.inputs :]), image.shape[-2:])
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

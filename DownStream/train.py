@@ -1,6 +1,7 @@
 """Trains a U-Net-style decoder on the frozen, pretrained encoder.
 
-    python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, the authors' settings
+    python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, our recipe
+    python DownStream/train.py --preset authors                       # as the method's authors trained
     python DownStream/train.py --data-dir mine --dataset generic      # mine/images/* with mine/masks/*
     python DownStream/train.py --encoder random --folds 4 --fold 0    # a baseline, one fold held out
     python DownStream/train.py --dataset drishti-gs --target disc cup # several targets, one network
@@ -24,9 +25,10 @@ from tqdm import tqdm
 
 from DownStream.data import make_split, read_sample, read_split, require_labels
 from DownStream.inference import Predictor, reestimate_batch_norm
-from DownStream.loss import binary_cross_entropy
+from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.metrics import Histogram, scores, to_levels
 from DownStream.model import Segmenter
+from DownStream.presets import PRESETS
 from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
@@ -64,6 +66,7 @@ from DualScaleNet.runtime import (
 )
 from DualScaleNet.schedule import learning_rate
 
+WEIGHT_DECAY = 1e-6  # the authors'
 PANELS = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
 FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
 
@@ -128,15 +131,19 @@ def parse_args() -> argparse.Namespace:
         "decides everything here, or kept as pretraining on patches left them",
     )
 
-    group = parser.add_argument_group("optimisation (Adam, binary cross-entropy)")
-    group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
-    group.add_argument("--batch-size", type=positive_int, metavar="N", help="(default: the set's; DRIVE 1)")
-    group.add_argument("--lr", type=positive, help="learning rate (default: the set's; DRIVE 0.001)")
-    add_schedule(group)
-    group.add_argument("--weight-decay", type=weight, default=1e-6, metavar="W", help="L2 penalty, as the authors")
+    group = parser.add_argument_group("optimisation (Adam)")
     group.add_argument(
-        "--crop", type=positive_int, metavar="PX",
-        help="train on random squares of this side; by default on whole photographs, as the authors",
+        "--preset", default="ours", choices=list(PRESETS),
+        help="decoder, loss, colours, and what the options below leave open; ours-without-...: less one part",
+    )
+    group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
+    group.add_argument("--batch-size", type=positive_int, metavar="N", help="(ours: 4; authors: the set's, DRIVE 1)")
+    group.add_argument("--lr", type=positive, help="learning rate (ours: 0.003; authors: the set's, DRIVE 0.001)")
+    add_schedule(group, None)
+    group.add_argument(
+        "--crop", type=natural_int, metavar="PX",
+        help="train on random squares of this side, 0 on whole photographs (ours: 128 where photographs are padded; "
+        "authors: 0)",
     )
     add_machine(group)
     group.add_argument("--seed", type=natural_int, default=0, help="of the split, the weights, the order, the views")
@@ -154,10 +161,13 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--save-minutes", type=weight, default=5, metavar="M", help="minutes between checkpoints")
     args = parser.parse_args()
 
-    settings = CATALOGUE[args.dataset]
-    for name in ("epochs", "batch_size", "lr"):
-        if getattr(args, name) is None:
-            setattr(args, name, getattr(settings, name))
+    settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
+    args.epochs = args.epochs or settings.epochs
+    args.batch_size = args.batch_size or preset.batch_size or settings.batch_size
+    args.lr = args.lr or preset.lr or settings.lr
+    args.schedule = args.schedule or preset.schedule
+    if args.crop is None:
+        args.crop = preset.crop or 0 if settings.fit == "pad" else 0
     if args.data_dir is None:
         if settings.folder is None:
             parser.error(f"--dataset {args.dataset} needs --data-dir")
@@ -184,7 +194,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     device = select_device(args.device)
-    settings = CATALOGUE[args.dataset]
+    settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
     around = ["disc"] if args.roi == "disc" else []
     found = settings.find(args.data_dir, list(dict.fromkeys([*args.target, *around])))
     if args.split_file:
@@ -205,13 +215,14 @@ def main() -> None:
 
     regions = args.roi == "disc" or samples["train"][0].roi
     size = args.size or (settings.roi_size if regions else settings.size) or largest_side(samples["train"])
-    network_input = NetworkInput(settings.fit, size)
+    network_input = NetworkInput(settings.fit, size, preset.standardise)
     train = read_training_set(samples["train"], args, network_input, device)
 
-    model = Segmenter(encoder, len(args.target), frozen=not args.finetune).to(device, memory_format=torch.channels_last)
+    model = Segmenter(encoder, len(args.target), not args.finetune, preset.widths)
+    model.to(device, memory_format=torch.channels_last)
     predictor = Predictor(model, network_input, "crop" in args.fov, localiser and Predictor.load(localiser, device))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=args.weight_decay, fused=True)
+    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=WEIGHT_DECAY, fused=True)
     scaler = grad_scaler(device, args.precision)
     done, best = Progress(0), -math.inf
     if checkpoint:
@@ -249,7 +260,8 @@ def main() -> None:
         return {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
-            "size": network_input.size, "fov_crop": predictor.fov_crop, "localiser": localiser, "split": split,
+            "size": network_input.size, "standardise": preset.standardise, "widths": list(preset.widths),
+            "fov_crop": predictor.fov_crop, "localiser": localiser, "split": split,
             "epoch": epoch, "best_val_f1": best, "options": plain_options(args),
         }
 
@@ -419,14 +431,14 @@ def train_one_epoch(
     epoch = start.epoch
     device = next(model.parameters()).device
     batches = epoch_batches(photographs, args, epoch)
-    steps = len(batches)
+    steps, preset = len(batches), PRESETS[args.preset]
     losses = torch.zeros(steps, 1, device=device) if start.losses is None else start.losses.to(device)
     started = time.monotonic()
     for step in range(start.step, steps):
         generator = seeded_generator(args.seed, epoch, step)
         if args.non_finite == "skip":
             buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        images, masks = training_batch(batches[step], network_input, args.crop, generator)
+        images, masks = training_batch(batches[step], network_input, args.crop or None, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
@@ -435,6 +447,8 @@ def train_one_epoch(
         with autocast(device, args.precision):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = binary_cross_entropy(logits.float(), labels, inside)
+        if preset.dice_weight:
+            loss = loss + preset.dice_weight * dice_loss(logits.float(), labels, inside)
         losses[step] = loss.detach()
         if args.non_finite == "skip" and not loss.isfinite():
             for buffer, before in buffers:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from DownStream.region import Region
+from DualScaleNet.views import standardise
 
 STRIDE = 32  # of c5
 
@@ -17,17 +18,23 @@ class NetworkInput:
     """Photographs are zero-padded on the right and at the bottom ("pad") or resized to a square ("resize").
 
     `size` is the side in pixels. A padded photograph larger than it keeps its size, up to a multiple of 32.
+    `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
     """
 
     fit: str
     size: int
+    standardise: bool = False
 
     def scale(self, x: Tensor) -> Tensor:
         """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
-        if self.fit == "pad":
-            return x
-        scaled = F.interpolate(x[None].float(), (self.size, self.size), mode="bilinear", antialias=True)[0]
-        return scaled > 0.5 if x.dtype == torch.bool else scaled.round().clamp(0, 255).to(x.dtype)
+        scaled = x.float()
+        if self.fit == "resize":
+            scaled = F.interpolate(scaled[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
+        if x.dtype == torch.bool:
+            return scaled > 0.5
+        if self.standardise:
+            scaled = 255 * standardise(scaled / 255)
+        return scaled.round().clamp(0, 255).to(x.dtype)
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The sides to which `pad` brings a photograph of these."""

@@ -44,6 +44,7 @@ from DualScaleNet.options import (
     refuse_changes,
     weight,
 )
+from DualScaleNet.recipes import RECIPES
 from DualScaleNet.runlog import RunLog, write_options
 from DualScaleNet.runtime import (
     ROOT,
@@ -61,7 +62,7 @@ from DualScaleNet.runtime import (
     warn,
 )
 from DualScaleNet.schedule import learning_rate
-from DualScaleNet.views import global_views, local_views
+from DualScaleNet.views import global_views, local_views, standardise
 
 PANELS = {
     "loss": ["loss", "global", "local"],
@@ -98,27 +99,39 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("method")
     group.add_argument("--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="the encoder")
     group.add_argument(
-        "--recipe", default="paper", choices=["paper", "release"],
-        help="paper, the method's figure: no gradient into z(y) of LocalFocus, random crops in GlobalFocus, "
-        "antialiased resizing; release, the authors' published settings: gradient, no crops, plain resizing",
+        "--recipe", default="paper", choices=list(RECIPES),
+        help="sets the options below and --lr; paper: the method's figure; release: the authors' published settings; "
+        "steady: ours, against collapse",
+    )
+    group.add_argument(
+        "--stop-gradient", action=argparse.BooleanOptionalAction,
+        help="none into z(y) of LocalFocus (default: the recipe's; release lets it flow)",
+    )
+    group.add_argument(
+        "--crop", action=argparse.BooleanOptionalAction,
+        help="random resized crops in GlobalFocus (default: the recipe's; release has none)",
+    )
+    group.add_argument(
+        "--augmentation", choices=["one", "all"],
+        help="of the five operations one is drawn for each patch and view, as the authors, or all are applied "
+        "(default: the recipe's)",
+    )
+    group.add_argument(
+        "--standardise", action=argparse.BooleanOptionalAction,
+        help="every view's channels to the same mean and deviation, so that colour and brightness tell nothing "
+        "(default: the recipe's; steady does)",
     )
     group.add_argument(
         "--batch-norm", default="per-view", choices=["per-view", "joint", "synchronised"],
         help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass, or for "
         "each view over all processes of torchrun",
     )
-    group.add_argument(
-        "--augmentation", default="one", choices=["one", "all"],
-        help="of the five operations one is drawn for each patch and view, as the authors, or all are applied",
-    )
     group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help="patches to a side; the authors took 3")
-    for name, default, what in (
-        ("global", 0.5, "GlobalFocus in the loss"),
-        ("local", 0.5, "LocalFocus in the loss"),
-        ("positive", 0.8, "the same cell in the local loss"),
-        ("negative", 0.2, "the mirrored cell in the local loss"),
-    ):
-        group.add_argument(f"--{name}-weight", type=weight, default=default, metavar="W", help=f"weight of {what}")
+    group.add_argument(
+        "--weights", type=weight, nargs=4, default=[0.5, 0.5, 0.8, 0.2],
+        metavar=("GLOBAL", "LOCAL", "SAME", "MIRRORED"),
+        help="of GlobalFocus and LocalFocus, 0 turns one off, and in LocalFocus of the same and of the mirrored cell",
+    )
 
     group = parser.add_argument_group("optimisation (Adam)")
     group.add_argument("--epochs", type=positive_int, default=5000, help="the authors took 5000")
@@ -126,7 +139,7 @@ def parse_args() -> argparse.Namespace:
         "--batch-size", type=positive_int, default=64, metavar="N",
         help="photographs a step, over all processes; the last incomplete batch of an epoch is dropped",
     )
-    group.add_argument("--lr", type=positive, default=1e-3, help="learning rate")
+    group.add_argument("--lr", type=positive, help="learning rate (default: the recipe's; the authors took 0.001)")
     add_schedule(group)
     group.add_argument(
         "--accumulate", type=positive_int, default=1, metavar="N",
@@ -156,6 +169,9 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
     args = parser.parse_args()
+    for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
+        if getattr(args, name) is None:
+            setattr(args, name, getattr(RECIPES[args.recipe], name))
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
     if args.image_size < 32 * args.grid:
         least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
@@ -181,7 +197,7 @@ def main() -> None:
         claim(args.run_dir)
     torch.manual_seed(args.seed)
     model = DualScaleNet(
-        args.arch, args.recipe == "paper", args.batch_norm != "joint", args.batch_norm == "synchronised",
+        args.arch, args.stop_gradient, args.batch_norm != "joint", args.batch_norm == "synchronised",
         args.checkpoint_activations, one_pass=device.type != "cpu",
     )
     model.to(device)
@@ -251,11 +267,10 @@ def open_photographs(args: argparse.Namespace, rank: int) -> Photographs:
     left_out = {split: n for split, n in counts.items() if split and split not in args.splits}
     if rank == 0 and left_out:
         print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
-    antialias = args.recipe != "release"
     if rank == 0 and (duplicates := find_duplicates(paths)):
         first, second, *_ = duplicates[0]
         print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
-    photographs = load_photographs(paths, args.image_size, antialias, args.cache, args.max_bad)
+    photographs = load_photographs(paths, args.image_size, RECIPES[args.recipe].antialias, args.cache, args.max_bad)
     for why in photographs.unreadable.values():
         warn(f"left out: {why}")
     return photographs
@@ -282,14 +297,18 @@ def train_one_epoch(
     losses = torch.zeros(steps, len(names), device=device) if start.losses is None else start.losses.to(device)
     network.train()
     started = shown = time.monotonic()
+    global_weight, local_weight, *cell_weights = args.weights
     firsts = range(start.step * args.batch_size + rank * share, steps * args.batch_size, args.batch_size)
     members = [np.sort(order[first : first + share]) for first in firsts]
     kept: list[list[torch.Tensor]] = []
     for step, batch in enumerate(batches(photographs, members, device), start.step):
         images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
-        x, y = local_views(images, generator, args.grid, args.augmentation == "all")
-        whole = global_views(images, generator, args.recipe == "paper", args.augmentation == "all")
+        composed = args.augmentation == "all"
+        x, y = local_views(images, generator, args.grid, composed)
+        whole = global_views(images, generator, args.crop, composed)
+        if args.standardise:
+            x, y, whole = map(standardise, (x, y, whole))
 
         rate = learning_rate(
             args.lr, epoch * steps + step, args.epochs * steps, args.schedule, args.warmup_epochs * steps
@@ -305,9 +324,9 @@ def train_one_epoch(
             with nullcontext() if last or processes == 1 else network.no_sync():
                 with autocast(device, args.precision):
                     embeddings = Embeddings(*(vectors.float() for vectors in network(*part)))
-                local = local_loss(*embeddings[:2], args.positive_weight, args.negative_weight)
+                local = local_loss(*embeddings[:2], *cell_weights)
                 globally = global_loss(*embeddings[2:])
-                loss = args.global_weight * globally + args.local_weight * local.total
+                loss = global_weight * globally + local_weight * local.total
                 scaler.scale(loss / args.accumulate).backward()
             passes.append([vectors.detach() for vectors in embeddings])
             losses[step] += torch.stack([loss, globally, *local]).detach() / args.accumulate

@@ -55,10 +55,10 @@ def share(text: str) -> float:
     return value
 
 
-def add_schedule(group: argparse._ArgumentGroup) -> None:
+def add_schedule(group: argparse._ArgumentGroup, default: str | None = "constant") -> None:
     """--schedule, of both training scripts."""
     group.add_argument(
-        "--schedule", default="constant", choices=["constant", "cosine"],
+        "--schedule", default=default, choices=["constant", "cosine"],
         help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
     )
 

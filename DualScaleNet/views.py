@@ -4,6 +4,7 @@ LocalFocus: two copies of each image, cut into a 3x3 grid, every patch augmented
 GlobalFocus: two augmented views of the whole image, under the recipe `paper` random resized crops first.
 Augmentation is ONE operation, drawn uniformly for each patch or view, of: horizontal flip (p 0.5), vertical flip
 (p 0.5), rotation within 45 degrees, colour jitter, greyscale (p 0.1); or, by option, all five in this order.
+`standardise`, ours, may follow, and serves segmentation too.
 
 Every random number comes from a CPU generator: the same seed gives the same views on any device, and the host knows
 which operation befalls which view without asking the device. The distributions, and the operations pixel by pixel,
@@ -23,6 +24,7 @@ BRIGHTNESS = CONTRAST = SATURATION = 0.2
 HUE = 0.1
 CROP_SCALE = (0.2, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
+DARK = 0.05  # mean of the channels below which a pixel lies outside the field of view
 
 
 def local_views(
@@ -75,6 +77,18 @@ def augment(images: Tensor, generator: torch.Generator, composed: bool = False) 
     apply_to(out, befalls(3), lambda x, _: color_jitter(x, generator))
     apply_to(out, befalls(4, 0.1), lambda x, _: grayscale(x).expand_as(x))
     return out
+
+
+def standardise(images: Tensor) -> Tensor:
+    """Every channel of each image to mean 0.5 and deviation 0.2 over the pixels that are not dark, which become 0.
+
+    (..., 3, H, W) in [0, 1] -> the same. What then tells images apart is structure, not colour or brightness.
+    """
+    inside = (images.mean(-3, keepdim=True) > DARK).to(images.dtype)
+    count = inside.sum((-2, -1), keepdim=True).clamp(min=1)
+    centred = images - (images * inside).sum((-2, -1), keepdim=True) / count
+    deviation = ((centred**2 * inside).sum((-2, -1), keepdim=True) / count).sqrt()
+    return (0.5 + 0.2 * centred / (deviation + 0.01)).clamp(0, 1) * inside
 
 
 def apply_to(images: Tensor, chosen: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> None:

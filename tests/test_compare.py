@@ -34,7 +34,7 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     file_as_random = ("--encoders", encoders[-1].replace("both", "random"))
     for other in ((*arguments, *encoders, *small[:-1], 2), (*arguments, *file_as_random, *small)):
         stderr = run_script("DownStream/compare.py", *other, code=1).stderr
-        assert "random-frozen-0.5-0 was made with other options or another encoder: choose another --out" in stderr
+        assert "random-frozen-ours-0.5-0 was made with other options or another encoder: choose another --out" in stderr
     assert all(path.stat().st_mtime_ns == before for path, before in written)
     assert [row["seed"] for row in rows(out / "results.csv")] == ["0", "0", "1", "1"]
 
@@ -56,7 +56,7 @@ def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_p
 def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
     arguments = ("--encoders", "random", "--data-dir", trees, "--out", tmp_path / "out", "--seeds", 0)
     stderr = run_script("DownStream/compare.py", *arguments, "--", "--crop", 65, code=1).stderr
-    assert "random-frozen-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
+    assert "random-frozen-ours-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
     for wrong in (["random", "random"], ["nonsense"]):
         run_script("DownStream/compare.py", "--encoders", *wrong, code=2)
 

@@ -80,7 +80,8 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
 
     assert "already at epoch 2" in pretrain(data, tmp_path / "run", "--epochs", 2).stdout
     refused = pretrain(data, tmp_path / "run", "--epochs", 3, "--lr", 0.1, "--recipe", "release", code=1).stderr
-    assert "--recipe was paper, now release; --lr was 0.001, now 0.1" in refused and "--resume never" in refused
+    assert "--recipe was paper, now release" in refused and "--lr was 0.001, now 0.1" in refused
+    assert "--crop was True, now False" in refused and "--resume never" in refused
     pretrain(data, tmp_path / "run", "--epochs", 3, "--lr", 0.1, "--resume", "force")
     assert [float(row["lr"]) for row in rows(tmp_path / "run" / "log.csv")] == [1e-3, 1e-3, 0.1]
 
@@ -88,12 +89,13 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
 def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
     more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
-    more += ("--accumulate", 2, "--grid", 2, "--augmentation", "all")
+    more += ("--accumulate", 2, "--grid", 2, "--augmentation", "all", "--standardise", "--weights", 0, 1, 0.5, 0.5)
     pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, "--snapshot-every", 1, *options, *more)
     content = torch.load(tmp_path / "run" / "encoder-0001.pth")
     assert (content["arch"], content["recipe"], content["images"]) == ("resnet18", "release", 8)
     log = rows(tmp_path / "run" / "log.csv")
     assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
+    assert all(float(row["loss"]) == pytest.approx(float(row["local"]), rel=1e-5) for row in log)  # GlobalFocus is off
 
 
 def test_precision_auto_takes_what_the_hardware_has(monkeypatch):

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from DownStream.data import make_split, read_mask, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
-from DownStream.loss import binary_cross_entropy
+from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.model import Decoder, Segmenter, resize
+from DownStream.presets import AUTHORS, OURS, PRESETS
 from DownStream.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
@@ -41,9 +42,10 @@ def test_parameter_count():
     assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
 
 
+@pytest.mark.parametrize("widths", [AUTHORS.widths, OURS.widths])
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
-def test_logits_are_as_large_as_the_image(arch):
-    model = Segmenter(Encoder(arch), classes=2).eval()
+def test_logits_are_as_large_as_the_image(arch, widths):
+    model = Segmenter(Encoder(arch), classes=2, widths=widths).eval()
     for height, width in ((64, 96), (33, 70), (129, 97)):
         assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
 
@@ -56,6 +58,26 @@ def test_the_last_convolution_commutes_with_the_resize():
     ours = resize(decoder(maps), (128, 128))
     classifier, decoder.classifier = decoder.classifier, nn.Identity()
     assert torch.allclose(ours, classifier(resize(decoder(maps), (128, 128))), rtol=0, atol=1e-12)
+
+
+def test_our_decoder_sees_the_photograph_pixel_by_pixel():
+    """A change of one pixel that c1 is made blind to still moves the logits around it, and only there."""
+    model = Segmenter(Encoder(), widths=OURS.widths).eval()
+    nn.init.zeros_(model.encoder.conv1.weight)
+    image = torch.rand(1, 3, 64, 64)
+    changed = image.clone()
+    changed[..., 30, 40] += 0.5
+    moved = (model(changed) - model(image)).abs()[0, 0] > 0
+    assert moved[30, 40] and moved[28:33, 38:43].sum() == moved.sum()
+    authors = Segmenter(model.encoder, widths=AUTHORS.widths).eval()
+    assert torch.equal(authors(changed), authors(image))
+
+
+def test_ours_without_a_part_differs_in_that_part_only():
+    for name, preset in PRESETS.items():
+        different = [field for field in vars(OURS) if getattr(preset, field) != getattr(OURS, field)]
+        if name.startswith("ours-without"):
+            assert len(different) == 1, name
 
 
 def test_a_frozen_encoder_has_no_graph_and_keeps_every_bit():
@@ -110,7 +132,7 @@ def test_reestimated_statistics_are_the_average_over_whole_photographs():
 
 def test_padding_is_zero_to_the_right_and_below_and_large_sides_reach_a_multiple_of_32():
     image, network_input = picture(50, 70), NetworkInput("pad", 64)
-    assert network_input.scale(image) is image
+    assert torch.equal(network_input.scale(image), image)
     padded = network_input.pad(image)
     assert padded.shape == (3, 64, 96)
     assert padded[:, 50:].max() == 0 and padded[..., 70:].max() == 0
@@ -251,6 +273,19 @@ def test_the_loss_counts_only_what_is_inside():
     assert torch.allclose(binary_cross_entropy(logits, labels, inside), expected)
     assert torch.equal(binary_cross_entropy(logits, labels), F.binary_cross_entropy_with_logits(logits, labels))
     assert binary_cross_entropy(logits, labels, 0 * inside) == 0
+
+
+def test_dice_loss_is_one_minus_f1_of_probabilities():
+    logits = 20 * torch.randn(2, 2, 8, 8, generator=generator())  # nearly masks
+    labels = torch.rand(2, 2, 8, 8, generator=generator(1)).round()
+    inside = (torch.rand(2, 1, 8, 8, generator=generator(2)) > 0.3).float()
+    expected = []
+    for k in range(2):
+        predicted, true = (x[:, k][inside[:, 0].bool()] for x in (logits.sigmoid(), labels))
+        expected.append(1 - (2 * (predicted * true).sum() + 1) / (predicted.sum() + true.sum() + 1))
+    assert dice_loss(logits, labels, inside).item() == pytest.approx(sum(expected).item() / 2, abs=1e-6)
+    assert dice_loss(100 * (labels - 0.5), labels) < 0.03 and dice_loss(-100 * (labels - 0.5), labels) > 0.97
+    assert dice_loss(-logits.abs() - 50, 0 * labels) == 0  # nothing to find, nothing found
 
 
 # --- data sets

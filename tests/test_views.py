@@ -30,6 +30,20 @@ def test_grid_cells_are_row_by_row():
         assert torch.equal(patches[:, cell], image[:, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3])
 
 
+def test_standardised_views_do_not_know_their_colour():
+    """Gain and offset of a channel make no difference; what is dark stays dark, and tells nothing."""
+    x = 0.3 + 0.3 * images(4, 64, 64)
+    x[..., :20] = 0
+    gain, offset = torch.tensor([0.5, 0.8, 1.2]).view(3, 1, 1), torch.tensor([0.1, 0.0, 0.2]).view(3, 1, 1)
+    out = views.standardise(x)
+    bright = out[..., 20:]
+    assert out[..., :20].abs().max() == 0
+    assert torch.allclose(bright.mean((-2, -1)), torch.tensor(0.5), atol=0.01)
+    assert torch.allclose(bright.std((-2, -1)), torch.tensor(0.2), atol=0.03)
+    assert (views.standardise(x * gain + offset * (x > 0)) - out).abs().max() < 0.03
+    assert views.standardise(torch.zeros(2, 9, 3, 8, 8)).abs().max() == 0 and not views.standardise(x).isnan().any()
+
+
 @pytest.mark.parametrize("crop", [False, True])
 def test_views_are_determined_by_the_seed_and_in_range(crop):
     def draw(seed: int) -> list[torch.Tensor]:

@@ -1,0 +1,35 @@
+"""How train.py trains unless its options say otherwise: our recipe, the authors' settings, and ours less one part."""
+
+from dataclasses import dataclass, replace
+
+from DownStream.model import WIDTHS
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`widths` of the decoder; with a fifth the photograph itself is the last skip.
+
+    `standardise` the colours of each photograph. `dice_weight` of the Dice loss beside cross-entropy. `crop`: side of
+    random squares, where photographs are padded rather than resized. None: the data set's own, by the authors.
+    """
+
+    widths: tuple[int, ...] = WIDTHS
+    standardise: bool = False
+    dice_weight: float = 0.0
+    crop: int | None = None
+    lr: float | None = None
+    schedule: str = "constant"
+    batch_size: int | None = None
+
+
+AUTHORS = Preset()
+OURS = Preset(
+    widths=(128, 64, 32, 32, 32), standardise=True, dice_weight=1.0,
+    crop=128, lr=3e-3, schedule="cosine", batch_size=4,
+)  # fmt: skip
+WITHOUT = {
+    "photograph": replace(OURS, widths=OURS.widths[:-1]),
+    "standardise": replace(OURS, standardise=False),
+    "dice": replace(OURS, dice_weight=0.0),
+}
+PRESETS = {"ours": OURS, "authors": AUTHORS, **{f"ours-without-{part}": preset for part, preset in WITHOUT.items()}}

@@ -1,0 +1,26 @@
+"""The settings in which recipes of pretraining differ (section 1.5 of the method); any of them is an option too."""
+
+from typing import NamedTuple
+
+
+class Recipe(NamedTuple):
+    """`stop_gradient`: none flows into z(y) of LocalFocus. `crop`: GlobalFocus crops at random before augmenting.
+
+    `antialias`: photographs are resized so. `augmentation`: "one" operation for each view, or "all" five.
+    `standardise`: each view's colours, afterwards. `lr`: Adam's learning rate.
+    """
+
+    stop_gradient: bool
+    crop: bool
+    antialias: bool
+    augmentation: str = "one"
+    standardise: bool = False
+    lr: float = 1e-3
+
+
+RECIPES = {
+    "paper": Recipe(stop_gradient=True, crop=True, antialias=True),  # the method's figure
+    "release": Recipe(stop_gradient=False, crop=False, antialias=False),  # its authors' published settings
+    # Ours: colours tell nothing, and slower learning keeps the projections from falling onto a few axes.
+    "steady": Recipe(stop_gradient=True, crop=True, antialias=True, augmentation="all", standardise=True, lr=3e-4),
+}
