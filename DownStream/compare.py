@@ -3,7 +3,7 @@
 Presets of train.py can be compared as well.
 
     python DownStream/compare.py --encoders random pretrained=runs/pretrain/bottleneck18-paper/encoder.pth
-    python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 -- --crop 256 --epochs 50
+    python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 --epochs 50 -- --crop 256
 
 What stands behind -- goes to DownStream/train.py as it is. Every seed holds out a fold of the training list of its own,
 the same for all encoders, and nothing is chosen on it. Writes into --out: table.md, results.csv (one row a training),
@@ -88,6 +88,11 @@ def parse_args() -> argparse.Namespace:
         "--fractions", type=share, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
         help="shares of the training photographs; a smaller one lies inside a larger one",
     )
+    parser.add_argument(
+        "--epochs", type=positive_int, metavar="N",
+        help="with all labels; a smaller share gets more in proportion, so that all take as many steps (default: the "
+        "set's)",
+    )
     parser.add_argument("--seeds", type=natural_int, nargs="+", default=[0, 1, 2], metavar="N", help="one fold each")
     parser.add_argument("--folds", type=positive_int, default=4, metavar="K", help="of the training list")
     parser.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="as for train.py")
@@ -99,6 +104,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("train_options", nargs="*", metavar="-- ...", help="for train.py")
     args = parser.parse_args()
+    if "--epochs" in args.train_options:
+        parser.error("--epochs belongs before --")
+    args.epochs = args.epochs or CATALOGUE[args.dataset].epochs
     args.out = args.out or ROOT / "runs" / "compare" / args.dataset
     names = [name for name, _ in args.encoders]
     if len(set(names)) < len(names):
@@ -155,6 +163,7 @@ def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
     """What train.py is called with, but for the run folder."""
     options = [*args.train_options, "--dataset", args.dataset, "--encoder", cell.encoder]
     options += ["--data-dir", args.data_dir] if args.data_dir else []
+    options += ["--epochs", round(args.epochs / cell.fraction)]
     options += ["--preset", cell.preset, "--label-fraction", cell.fraction, "--seed", cell.seed]
     options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--val-fraction", 0]
     options += ["--finetune"] if cell.finetuned else []

@@ -69,6 +69,7 @@ PANELS = {
     "parts of the local loss": ["positive", "negative"],
     "deviation (1 healthy, 0 collapsed)": ["local_projection_std", "global_projection_std"],
     "effective rank of 128": ["local_projection_rank", "global_projection_rank"],
+    "share of colour": ["local_projection_colour", "global_projection_colour"],
 }
 
 # What may differ when a run goes on: none of it changes what an epoch computes.
@@ -338,7 +339,7 @@ def train_one_epoch(
         else:
             scaler.step(optimizer)
             scaler.update()
-            kept = passes
+            kept, seen = passes, (y, whole)
 
         bar.update(args.batch_size)
         if not bar.disable and time.monotonic() - shown > 1:  # reading the loss waits for the device
@@ -356,7 +357,7 @@ def train_one_epoch(
     speed = (steps - start.step) * args.batch_size / (time.monotonic() - started)
     embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*kept, strict=True)))
     row = {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, "skipped": steps - len(finite)}
-    return row | collapse_report(embeddings)
+    return row | collapse_report(embeddings, *seen)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:

@@ -1,9 +1,13 @@
-"""Has the representation collapsed? Two measures, since each misses what the other sees.
+"""Has the representation collapsed, and does it see more than colour? Two measures of collapse, since each misses what
+the other sees, and one of colour.
 
 Complete collapse (every image the same point): the standard deviation over images of the l2-normalised vectors, which
 is about 1/sqrt(D) per dimension when healthy and 0 when collapsed. Dimensional collapse (all images on a few axes): the
 effective rank, the exponential of the entropy of the singular values of the centred vectors (Roy & Vetterli 2007), D
 when every dimension is used alike. The deviation can look healthy while the rank falls to 3 of 128.
+
+Shortcut: the share of the projections' variance that the six means and deviations of a view's channels explain. Near 1
+the network compares colour and brightness, which a glance at the photograph gives as well.
 """
 
 import torch
@@ -36,23 +40,46 @@ def effective_rank(vectors: Tensor) -> float:
     return torch.special.entr(share).sum().exp().item()
 
 
+def colour_share(vectors: Tensor, views: Tensor) -> float | None:
+    """Share of the variance of (N, V, D), within a view, that the views' colours explain linearly.
+
+    The adjusted coefficient of determination, hence about 0 where there is no relation; None for a batch too small.
+
+    Args:
+        views: (N, V, 3, H, W), of which the vectors are the projections.
+    """
+    colours = torch.cat([views.mean((-2, -1)), views.std((-2, -1))], -1).double()
+    x, y = ((each - each.mean(0)).flatten(0, 1) for each in (colours, vectors.double()))
+    freedom = len(x) - views.shape[1]
+    if freedom <= 2 * x.shape[1] or not y.any():
+        return None
+    left = y - x @ torch.linalg.pinv(x) @ y
+    return 1 - ((left**2).sum() / (y**2).sum() * freedom / (freedom - x.shape[1])).item()
+
+
 @torch.no_grad()
-def collapse_report(embeddings: Embeddings) -> dict[str, float]:
-    """`<branch>_<projection|prediction>_<std|rank>` of one batch."""
-    report = {}
+def collapse_report(embeddings: Embeddings, patches: Tensor, whole: Tensor) -> dict[str, float | None]:
+    """`<branch>_<projection|prediction>_<std|rank>` and `<branch>_projection_colour` of one batch.
+
+    `patches` y_1..y_9 and `whole` v3, v4 are the views of the projections.
+    """
+    report = {
+        "local_projection_colour": colour_share(embeddings.local_projections, patches),
+        "global_projection_colour": colour_share(embeddings.global_projections, whole),
+    }
     for name, vectors in embeddings._asdict().items():
         report[f"{name.removesuffix('s')}_std"] = channel_deviation(vectors)
         report[f"{name.removesuffix('s')}_rank"] = effective_rank(vectors)
     return report
 
 
-def collapse_warnings(report: dict[str, float]) -> dict[str, str]:
+def collapse_warnings(report: dict[str, float | None]) -> dict[str, str]:
     """A sentence for each measure of `collapse_report` that is below its bound; other keys are passed over."""
     bounds = {"std": ("channel deviation (1 is healthy)", MIN_DEVIATION), "rank": ("effective rank (of 128)", MIN_RANK)}
     warnings = {}
     for name, value in report.items():
         vectors, _, measure = name.rpartition("_")
         what, bound = bounds.get(measure, ("", -1.0))
-        if value < bound:
+        if value is not None and value < bound:
             warnings[name] = f"collapse: the {what} of the {vectors.replace('_', ' ')}s is {value:.2f}, below {bound}"
     return warnings

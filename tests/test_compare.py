@@ -16,7 +16,7 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     out = tmp_path / "out"
     arguments = ("--data-dir", trees / "DRIVE", "--out", out, "--folds", 3, "--fractions", 0.5, 1)
     encoders = ("--encoders", "random", f"both={pretrained / 'encoder.pth'}")
-    small = ("--", "--crop", "64", "--batch-size", 2, "--epochs", 1)
+    small = ("--epochs", 1, "--", "--crop", "64", "--batch-size", 2)
     refused = run_script("DownStream/compare.py", *arguments, *encoders, "--max-minutes", 1e-9, *small, code=1)
     assert "no training was done in --max-minutes" in refused.stderr
     printed = run_script("DownStream/compare.py", *arguments, *encoders, "--seeds", 0, "--jobs", 2, *small).stdout
@@ -28,11 +28,12 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     assert "| both, frozen | 50% | 1 |" in printed and "(2 photographs)" in printed
     assert len(rows(out / "per_image.csv")) == 2 * 2 * 2 and Image.open(out / "curve.png").width > 500
 
+    assert [len(rows(out / "cells" / f"random-frozen-ours-{share}-0" / "log.csv")) for share in ("0.5", "1")] == [2, 1]
     written = [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("cells/*/last.pth"))]
     assert len(written) == 4
     run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, "--seeds", 0, 1, *small)
     file_as_random = ("--encoders", encoders[-1].replace("both", "random"))
-    for other in ((*arguments, *encoders, *small[:-1], 2), (*arguments, *file_as_random, *small)):
+    for other in ((*arguments, *encoders, *small[:-1], 4), (*arguments, *file_as_random, *small)):
         stderr = run_script("DownStream/compare.py", *other, code=1).stderr
         assert "random-frozen-ours-0.5-0 was made with other options or another encoder: choose another --out" in stderr
     assert all(path.stat().st_mtime_ns == before for path, before in written)
@@ -42,7 +43,7 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
 def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_path):
     command = ["DownStream/compare.py", "--encoders", "random", "--data-dir", trees / "DRIVE"]
     command += ["--out", tmp_path / "out", "--folds", 3, "--seeds", 0, "--fractions", 1]
-    small = ("--", "--crop", "64", "--batch-size", 2, "--epochs", 1000)
+    small = ("--epochs", 1000, "--", "--crop", "64", "--batch-size", 2)
     process = faults.start(*command, *small, start_new_session=True)
     while not list(tmp_path.glob("out/cells/*/last.pth")) and process.poll() is None:
         time.sleep(0.05)

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from DualScaleNet.model import Embeddings
-from DualScaleNet.monitor import MIN_RANK, channel_deviation, collapse_report, collapse_warnings, effective_rank
+from DualScaleNet.monitor import (
+    MIN_RANK,
+    channel_deviation,
+    collapse_report,
+    collapse_warnings,
+    colour_share,
+    effective_rank,
+)
 
 
 def test_a_healthy_representation():
@@ -37,10 +44,23 @@ def test_effective_rank_is_the_exponential_entropy_of_the_singular_values():
     assert effective_rank(vectors[:, None]) == pytest.approx((-(share * share.log()).sum()).exp().item(), rel=1e-6)
 
 
+def test_the_share_of_colour():
+    """All of what the channels' means give, half of what is mixed with as much noise, none of noise."""
+    torch.manual_seed(0)
+    views = torch.rand(64, 9, 3, 1, 1) + 0.1 * torch.randn(64, 9, 3, 16, 16)
+    means = views.mean((-2, -1)) @ torch.randn(3, 128)
+    noise = torch.randn_like(means) * means.std(0)
+    assert colour_share(means, views) == pytest.approx(1, abs=1e-9)
+    assert colour_share(means + noise, views) == pytest.approx(0.5, abs=0.05)
+    assert colour_share(noise, views) == pytest.approx(0, abs=0.02)
+    constant_cells = torch.randn(1, 9, 128).expand(64, 9, 128)  # the cell is no colour
+    assert colour_share(constant_cells, views) is None and colour_share(means[:4], views[:4, :2]) is None
+
+
 def test_warnings_name_what_fell_below_which_bound():
     torch.manual_seed(0)
     healthy, point = torch.randn(256, 2, 128), torch.zeros(256, 2, 128)
-    report = collapse_report(Embeddings(healthy, healthy, healthy, point))
+    report = collapse_report(Embeddings(healthy, healthy, healthy, point), *[torch.rand(256, 2, 3, 4, 4)] * 2)
     assert set(collapse_warnings({"epoch": 0, "loss": -1.0} | report)) == {
         "global_projection_std",
         "global_projection_rank",

@@ -1,7 +1,10 @@
 """The three scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
 
+import argparse
 import json
 import re
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ from conftest import REAL, ROOT, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
+from DownStream import train as segmentation
+from DualScaleNet import main as pretraining
 from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
@@ -96,6 +101,28 @@ def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     log = rows(tmp_path / "run" / "log.csv")
     assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
     assert all(float(row["loss"]) == pytest.approx(float(row["local"]), rel=1e-5) for row in log)  # GlobalFocus is off
+
+
+def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> argparse.Namespace:
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+    return script.parse_args()
+
+
+def test_recipes_and_presets_set_only_what_is_left_open(monkeypatch):
+    release = options_of(monkeypatch, pretraining, "--recipe", "release", "--crop")
+    assert (release.stop_gradient, release.crop, release.standardise, release.lr) == (False, True, False, 1e-3)
+    steady = options_of(monkeypatch, pretraining, "--recipe", "steady", "--no-standardise", "--lr", 0.1)
+    assert (steady.stop_gradient, steady.augmentation, steady.standardise, steady.lr) == (True, "all", False, 0.1)
+
+    def training_options(*arguments: object) -> tuple:
+        args = options_of(monkeypatch, segmentation, *arguments)
+        return args.crop, args.batch_size, args.lr, args.schedule, args.epochs
+
+    assert training_options() == (128, 4, 3e-3, "cosine", 400)
+    assert training_options("--preset", "authors") == (0, 1, 1e-3, "constant", 400)
+    assert training_options("--preset", "authors", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
+    assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (0, 4, 1)
+    assert training_options("--crop", 0, "--schedule", "constant", "--epochs", 5)[0::3] == (0, "constant")
 
 
 def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
