@@ -34,18 +34,28 @@ class RunLog:
     def __init__(self, folder: Path, rows: list[dict[str, float | None]]) -> None:
         self.path = folder / "log.csv"
         self.rows = rows
-        with replacing(self.path) as temporary:
-            self._write(temporary, self.rows, header=True)
+        self._rewrite()
         self.board = SummaryWriter(folder / "tensorboard", purge_step=len(rows) + 1) if SummaryWriter else None
 
     def append(self, row: dict[str, float | None]) -> None:
-        """Adds a row; None is a value not measured in this epoch. Every row has the same keys, `epoch` among them."""
+        """Adds a row; None is a value not measured in this epoch. Every row has the same keys, `epoch` among them.
+
+        A run that an older version began may lack some: they become None.
+        """
         self.rows.append(row)
-        self._write(self.path, [row], header=len(self.rows) == 1)
+        if self.rows[0].keys() == row.keys():
+            self._write(self.path, [row], header=len(self.rows) == 1)
+        else:
+            self.rows[:] = [dict.fromkeys(row) | each for each in self.rows]
+            self._rewrite()
         if self.board:
             for name, value in row.items():
                 if name != "epoch" and value is not None:
                     self.board.add_scalar(name, value, row["epoch"])
+
+    def _rewrite(self) -> None:
+        with replacing(self.path) as temporary:
+            self._write(temporary, self.rows, header=True)
 
     def _write(self, path: Path, rows: list[dict], header: bool) -> None:
         with writing(self.path), open(path, "a", newline="") as file:
@@ -63,7 +73,7 @@ class RunLog:
         marker = "." if len(self.rows) < 30 else None  # a few epochs are points, many a line
         for axes, (title, columns) in zip(row_of_axes, panels.items(), strict=True):
             for column in columns:
-                points = [(row["epoch"], row[column]) for row in self.rows if row[column] is not None]
+                points = [(row["epoch"], row[column]) for row in self.rows if row.get(column) is not None]
                 if points:
                     axes.plot(*zip(*points, strict=True), label=column.replace("_", " "), marker=marker)
             axes.set(title=title, xlabel="epoch")

@@ -38,3 +38,12 @@ def test_schedules():
     falling = [learning_rate(0.1, step, 100, "cosine", 10) for step in range(10, 100)]
     assert falling[0] == 0.1 and falling[45] == pytest.approx(0.05) and 0 < falling[-1] < 1e-4
     assert falling == sorted(falling, reverse=True)
+
+
+def test_a_run_of_an_older_version_gets_the_new_columns(tmp_path):
+    log = RunLog(tmp_path, [{"epoch": 1, "loss": 2.0}])
+    log.draw_curves({"new": ["rank"]})
+    log.append({"epoch": 2, "rank": 5.0, "loss": 1.0})
+    log.append({"epoch": 3, "rank": 4.0, "loss": 0.5})
+    text = (tmp_path / "log.csv").read_text().splitlines()
+    assert text == ["epoch,rank,loss", "1,,2.0", "2,5.0,1.0", "3,4.0,0.5"]
