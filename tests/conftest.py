@@ -37,8 +37,8 @@ def pretrain(data: Path, run_dir: Path, *arguments: object, **kwargs) -> subproc
 
 
 def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
-    """`train.py` at its smallest: 64-px crops."""
-    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
+    """`train.py` at its smallest: 64-px crops, and a rate that does not hang on the number of epochs."""
+    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
     return run_script("DownStream/train.py", "--data-dir", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
 
 
