@@ -130,7 +130,10 @@ def poison(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) -
 
 CASES = {
     "pretraining": (pretraining, "global_views", "--data ddr_757 --image-size 96 --batch-size 4 --cache cache"),
-    "segmentation": (training, "training_batch", "--data-dir DRIVE --encoder random --crop 64 --batch-size 2 --schedule constant"),
+    "segmentation": (
+        training, "training_batch",
+        "--data-dir DRIVE --encoder random --crop 64 --batch-size 2 --schedule constant",
+    ),
 }
 
 
