@@ -11,6 +11,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
+# 64-px crops, and a rate that does not hang on the number of epochs.
+SMALL_TRAINING = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
 sys.path.insert(0, str(ROOT))
 
 from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
@@ -37,9 +39,9 @@ def pretrain(data: Path, run_dir: Path, *arguments: object, **kwargs) -> subproc
 
 
 def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
-    """`train.py` at its smallest: 64-px crops, and a rate that does not hang on the number of epochs."""
-    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
-    return run_script("DownStream/train.py", "--data-dir", data, "--run-dir", run_dir, *small, *arguments, **kwargs)
+    """`train.py` at its smallest."""
+    options = ("--data-dir", data, "--run-dir", run_dir, *SMALL_TRAINING, *arguments)
+    return run_script("DownStream/train.py", *options, **kwargs)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import ROOT, pretrain, rows, same_tensors, train
+from conftest import ROOT, SMALL_TRAINING, pretrain, rows, same_tensors, train
 
 
 def stop(number: int, script: str, run: Path, *arguments: object) -> subprocess.CompletedProcess:
@@ -53,8 +53,7 @@ def test_segmentation(trees, pretrained, trained, tmp_path):
     number = signal.SIGINT
     data, run = trees / "DRIVE", tmp_path / "run"
     common = ("--encoder", pretrained / "encoder.pth", "--folds", 3, "--epochs", 2)
-    small = ("--crop", 64, "--batch-size", 2, "--val-every", 1)
-    assert_stopped(stop(number, "DownStream/train.py", run, "--data-dir", data, *common, *small), number, run)
+    assert_stopped(stop(number, "DownStream/train.py", run, "--data-dir", data, *common, *SMALL_TRAINING), number, run)
     train(data, run, *common)
     assert same_tensors(run / "last.pth", trained / "last.pth", "model")
     assert same_log(run / "log.csv", trained / "log.csv")
