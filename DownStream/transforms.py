@@ -27,12 +27,15 @@ class NetworkInput:
 
     def scale(self, x: Tensor) -> Tensor:
         """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
+        recoloured = self.standardise and x.dtype != torch.bool
+        if self.fit == "pad" and not recoloured:
+            return x
         scaled = x.float()
         if self.fit == "resize":
             scaled = F.interpolate(scaled[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
         if x.dtype == torch.bool:
             return scaled > 0.5
-        if self.standardise:
+        if recoloured:
             scaled = 255 * standardise(scaled / 255)
         return scaled.round().clamp(0, 255).to(x.dtype)
 

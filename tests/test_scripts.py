@@ -86,8 +86,8 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
 
     assert "already at epoch 2" in pretrain(data, tmp_path / "run", "--epochs", 2).stdout
     refused = pretrain(data, tmp_path / "run", "--epochs", 3, "--lr", 0.1, "--recipe", "release", code=1).stderr
-    assert "--recipe was paper, now release" in refused and "--lr was 0.001, now 0.1" in refused
-    assert "--crop was True, now False" in refused and "--resume never" in refused
+    changed = "--recipe was paper, now release; --stop-gradient was True, now False; --crop was True, now False"
+    assert f"{changed}; --lr was 0.001, now 0.1" in refused and "--resume never" in refused
     pretrain(data, tmp_path / "run", "--epochs", 3, "--lr", 0.1, "--resume", "force")
     assert [float(row["lr"]) for row in rows(tmp_path / "run" / "log.csv")] == [1e-3, 1e-3, 0.1]
 
