@@ -35,8 +35,9 @@ class Predictor:
     @classmethod
     def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
         """From the content of a segmentation checkpoint; its localiser comes with it."""
-        widths = tuple(checkpoint.get("widths", WIDTHS))
-        model = Segmenter(Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"]), widths=widths)
+        encoder, classes = Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"])
+        widths, detail = tuple(checkpoint.get("widths", WIDTHS)), tuple(checkpoint.get("detail", ()))
+        model = Segmenter(encoder, classes, widths=widths, detail=detail)
         model.load_state_dict(checkpoint["model"])
         model.to(device, memory_format=torch.channels_last)
         network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))

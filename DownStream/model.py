@@ -3,6 +3,8 @@
 16,306,689 parameters with `bottleneck18`, one class and the authors' widths.
 """
 
+from itertools import pairwise, zip_longest
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,19 +14,43 @@ from DualScaleNet.encoder import Encoder
 WIDTHS = (512, 256, 128, 64)  # of the decoder, by the authors
 
 
+def double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Twice 3x3 convolution, BN, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class DetailPath(nn.Module):
+    """The photograph at full size, half, ... of it, each through two trained convolutions of `widths`.
+
+    For what the frozen maps do not show: c1 resolves two pixels, and was not trained for the task.
+    """
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(double_convolution(*pair) for pair in pairwise((3, *widths)))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> (N, widths[k], H / 2^k, W / 2^k) for each k, sizes rounded up as the encoder does."""
+        maps = []
+        for block in self.blocks:
+            x = block(F.max_pool2d(x, 2, ceil_mode=True) if maps else x)
+            maps.append(x)
+        return maps
+
+
 class UpBlock(nn.Module):
     """Bilinear x2, pad to the skip's size, concatenate [skip, up], then twice 3x3 convolution, BN, ReLU."""
 
     def __init__(self, skip_channels: int, up_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(skip_channels + up_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(out_channels, out_channels, 3, padding=1),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        )
+        self.convolutions = double_convolution(skip_channels + up_channels, out_channels)
 
     def forward(self, skip: Tensor, up: Tensor) -> Tensor:
         """skip (N, S, H, W), up (N, U, ~H/2, ~W/2) -> (N, out, H, W)."""
@@ -50,9 +76,6 @@ class Decoder(nn.Module):
             UpBlock(skip, up, width) for skip, up, width in zip(channels[-2::-1], ups, widths, strict=True)
         )
         self.classifier = nn.Conv2d(widths[-1], classes, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[c1, ..., c5] -> (N, classes, H/2, W/2); with the photograph before c1, (N, classes, H, W)."""
@@ -65,16 +88,26 @@ class Decoder(nn.Module):
 class Segmenter(nn.Module):
     """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph.
 
-    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip, which
-    shows what is thinner than the two pixels that c1 resolves.
+    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip.
+    `detail`: widths of a `DetailPath`, whose maps stand beside the photograph, c1, ...
     """
 
     def __init__(
-        self, encoder: Encoder, classes: int = 1, frozen: bool = True, widths: tuple[int, ...] = WIDTHS
+        self,
+        encoder: Encoder,
+        classes: int = 1,
+        frozen: bool = True,
+        widths: tuple[int, ...] = WIDTHS,
+        detail: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.encoder, self.frozen, self.inputs = encoder, frozen, len(widths) + 1
-        self.decoder = Decoder((3, *encoder.channels)[-self.inputs :], classes, widths)
+        self.detail = DetailPath(detail)
+        channels = [sum(pair) for pair in zip_longest((3, *encoder.channels), detail, fillvalue=0)]
+        self.decoder = Decoder(tuple(channels[-self.inputs :]), classes, widths)
+        for module in (*self.detail.modules(), *self.decoder.modules()):
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         encoder.requires_grad_(not frozen)
         self.train(self.training)
 
@@ -88,6 +121,8 @@ class Segmenter(nn.Module):
         """(N, 3, H, W) in [0, 1] -> logits (N, classes, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             maps = [image, *self.encoder(image)]
+        for k, detail in enumerate(self.detail(image)):
+            maps[k] = torch.cat([maps[k], detail], 1)
         return resize(self.decoder(maps[-self.inputs :]), image.shape[-2:])
 
 

@@ -42,10 +42,10 @@ def test_parameter_count():
     assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
 
 
-@pytest.mark.parametrize("widths", [AUTHORS.widths, OURS.widths])
+@pytest.mark.parametrize("preset", [AUTHORS, OURS])
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
-def test_logits_are_as_large_as_the_image(arch, widths):
-    model = Segmenter(Encoder(arch), classes=2, widths=widths).eval()
+def test_logits_are_as_large_as_the_image(arch, preset):
+    model = Segmenter(Encoder(arch), classes=2, widths=preset.widths, detail=preset.detail).eval()
     for height, width in ((64, 96), (33, 70), (129, 97)):
         assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
 
@@ -62,7 +62,7 @@ def test_the_last_convolution_commutes_with_the_resize():
 
 def test_our_decoder_sees_the_photograph_pixel_by_pixel():
     """A change of one pixel that c1 is made blind to still moves the logits around it, and only there."""
-    model = Segmenter(Encoder(), widths=OURS.widths).eval()
+    model = Segmenter(Encoder(), widths=OURS.widths).eval()  # without the detail path, which reaches further
     nn.init.zeros_(model.encoder.conv1.weight)
     image = torch.rand(1, 3, 64, 64)
     changed = image.clone()
@@ -71,6 +71,18 @@ def test_our_decoder_sees_the_photograph_pixel_by_pixel():
     assert moved[30, 40] and moved[28:33, 38:43].sum() == moved.sum()
     authors = Segmenter(model.encoder, widths=AUTHORS.widths).eval()
     assert torch.equal(authors(changed), authors(image))
+
+
+def test_the_detail_path_is_trained_beside_a_frozen_encoder():
+    """Its maps are as large as the encoder's, at full and half size, and reach the loss."""
+    model = Segmenter(Encoder(), widths=OURS.widths, detail=OURS.detail).train()
+    image = torch.rand(2, 3, 65, 70)
+    maps = model.detail(image)
+    assert [each.shape for each in maps] == [(2, 16, 65, 70), (2, 32, 33, 35)]
+    assert maps[1].shape[-2:] == model.encoder(image)[0].shape[-2:]
+    model(image).square().mean().backward()
+    assert all(p.grad.abs().sum() > 0 for name, p in model.detail.named_parameters() if name.endswith("0.weight"))
+    assert all(p.grad is None for p in model.encoder.parameters())
 
 
 def test_ours_without_a_part_differs_in_that_part_only():
