@@ -38,12 +38,11 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
 		--presets ours ours-without-detail ours-without-standardise ours-without-dice authors \
 		-- --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/vessels --encoders random $(NAMED) \
-		--fractions 0.1 0.25 1 --epochs 100
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/finetuned --encoders random paper=$(EVIDENCE)/paper/encoder.pth \
-		--modes frozen finetuned --fractions 0.25 1 --epochs 100
-	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc --encoders random $(NAMED) \
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/vessels --encoders random $(NAMED) --fractions 0.25 1 --epochs 100
+	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc --encoders random $(wordlist 1,2,$(NAMED)) \
 		--fractions 0.1 1 --epochs 10 -- --target OD --size 256
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/finetuned --encoders random $(firstword $(NAMED)) \
+		--modes finetuned --fractions 0.25 1 --epochs 100
 
 pretrained-%: .venv/ready
 	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
