@@ -23,8 +23,8 @@ test: .venv/test-ready
 stress: .venv/test-ready
 	$(VENV)/python tests/faults.py
 
-# The README's tables. What is done is not done again, so the same command goes on.
-DATA ?= ../shared/data
+# The README's tables, from DRIVE, IDRiD and eyepacs_770 in DATA. What is done is not done again.
+DATA ?= Dataset
 JOBS ?= 2
 EVIDENCE := runs/evidence
 ENCODERS := paper steady global local

@@ -14,6 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
 
 from DownStream.data import read_sample, require_labels  # noqa: E402
 from DownStream.inference import Predictor  # noqa: E402
@@ -28,7 +29,6 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="of DownStream/train.py")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="(default: the checkpoint's)")
-    parser.add_argument("--tta", action="store_true", help="as in DownStream/predict.py")
     return parser.parse_args()
 
 
@@ -36,12 +36,11 @@ def main() -> None:
     args = parse_args()
     checkpoint = load_checkpoint(args.checkpoint, "segmentation")
     predictor = Predictor.load(checkpoint, select_device("auto"))
-    predictor.tta = args.tta
     target = checkpoint["targets"][0]
     samples = own_samples(checkpoint, "test", args.data_dir)
     require_labels(samples, [target])
     total, found, beside, apart = np.zeros(8, int), np.zeros(8, int), 0, 0
-    for sample in samples:
+    for sample in tqdm(samples, "predict", unit="photo", disable=None):
         photograph = read_sample(sample)
         label = photograph.labels[target].numpy()
         mask = predictor(photograph)[0][0].numpy() >= 0.5
