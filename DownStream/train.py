@@ -103,12 +103,12 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--roi", default="full", choices=["full", "disc"],
         help="disc: the network sees a square around the optic disc, as the authors had it for RIM-ONE r3 and "
-        "Drishti-GS; --localiser finds it",
+        "Drishti-GS, also for IDRiD; --localiser finds it",
     )
     group.add_argument(
         "--localiser", type=Path, metavar="FILE",
-        help="for --roi disc: a checkpoint trained here with --target disc on whole photographs; the new checkpoint "
-        "carries it",
+        help="for --roi disc: a checkpoint trained here with --target disc (IDRiD: OD) on whole photographs; the new "
+        "checkpoint carries it",
     )
     group.add_argument(
         "--size", type=positive_int, metavar="PX",
@@ -182,8 +182,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--split-file and --folds exclude each other")
     if (args.roi == "disc") != bool(args.localiser):
         parser.error("--roi disc and --localiser FILE belong together: train one with --target disc --roi full first")
-    if args.roi == "disc" and (not settings.roi_size or "crop" in args.fov):
-        parser.error("--roi disc is for rim-one-r3 and drishti-gs, and excludes --fov crop")
+    if args.roi == "disc" and (not settings.disc or "crop" in args.fov):
+        parser.error("--roi disc is for rim-one-r3, drishti-gs and idrid, and excludes --fov crop")
     if args.crop and (args.crop % STRIDE or args.crop < 64):
         parser.error(f"--crop {args.crop}: must be a multiple of {STRIDE}, the stride of the encoder, and at least 64")
     if args.size and args.size < 64:
@@ -195,7 +195,7 @@ def main() -> None:
     args = parse_args()
     device = select_device(args.device)
     settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
-    around = ["disc"] if args.roi == "disc" else []
+    around = [settings.disc] if args.roi == "disc" else []
     found = settings.find(args.data_dir, list(dict.fromkeys([*args.target, *around])))
     if args.split_file:
         samples = read_split(args.split_file, found, args.label_fraction)
@@ -374,7 +374,8 @@ def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dic
         UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
     """
     content = load_checkpoint(args.localiser, "segmentation")
-    if content["targets"][0].partition(":")[0] != "disc" or content["localiser"]:
+    discs = {settings.disc for settings in CATALOGUE.values()} - {None}
+    if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
         raise UserError(f"{args.localiser} is no localiser: train one with --target disc --roi full")
     held_out = set(split["val"] + split["test"])
     seen = held_out & set(content["split"]["train"]) if content["dataset"] == args.dataset else set()
@@ -403,7 +404,7 @@ def read_training_set(
             masks.append(torch.from_numpy(photograph.field_of_view))
         image, masks, region = photograph.image.to(device), torch.stack(masks).to(device), None
         if args.roi == "disc":
-            region = disc_region(photograph.labels["disc"].numpy())
+            region = disc_region(photograph.labels[CATALOGUE[args.dataset].disc].numpy())
             if region is None:
                 raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
         else:

@@ -228,6 +228,14 @@ def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
         assert "belong together" in capsys.readouterr().err
 
 
+def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
+    common = ("--dataset", "idrid", "--data-dir", official, "--encoder", "random", "--val-fraction", 0, "--size", 64)
+    call(monkeypatch, train, *common, "--target", "OD", "--epochs", 1, "--run-dir", tmp_path / "localiser")
+    roi = ("--roi", "disc", "--localiser", tmp_path / "localiser" / "last.pth", "--epochs", 1)
+    call(monkeypatch, train, *common, "--target", "EX", *roi, "--run-dir", tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "last.pth")["localiser"]["targets"] == ["OD"]
+
+
 def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsys):
     common = ("--dataset", "drishti-gs", "--data-dir", official, "--encoder", "random", "--val-fraction", 0)
     small = ("--epochs", 1, "--lr", 1e-9)

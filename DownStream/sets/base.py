@@ -54,8 +54,8 @@ class SegmentationSet:
 
     `targets` are all that may be asked for; `default` is the authors' choice. A name behind a colon is an annotator or
     a level of agreement. Photographs are zero-padded on the right and at the bottom to `size` (`fit` "pad"; None: the
-    least multiple of 32 that holds them all), or resized to size x size ("resize"). `roi_size` is the side to which the
-    region around the disc is resized, where the authors worked on that. `counts` are the official numbers.
+    least multiple of 32 that holds them all), or resized to size x size ("resize"). `disc` is the target around which
+    --roi disc cuts, `roi_size` the side to which that region is resized. `counts` are the official numbers.
     """
 
     title: str
@@ -69,6 +69,7 @@ class SegmentationSet:
     fit: str = "pad"
     size: int | None = None
     roi_size: int | None = None
+    disc: str | None = None
     counts: dict[str, int] | None = None
 
 
