@@ -181,9 +181,10 @@ def parse_args() -> argparse.Namespace:
     if args.split_file and args.folds:
         parser.error("--split-file and --folds exclude each other")
     if (args.roi == "disc") != bool(args.localiser):
-        parser.error("--roi disc and --localiser FILE belong together: train one with --target disc --roi full first")
+        parser.error("--roi disc and --localiser FILE belong together: train one for the disc with --roi full first")
     if args.roi == "disc" and (not settings.disc or "crop" in args.fov):
-        parser.error("--roi disc is for rim-one-r3, drishti-gs and idrid, and excludes --fov crop")
+        names = ", ".join(name for name, each in CATALOGUE.items() if each.disc)
+        parser.error(f"--roi disc is for {names}, and excludes --fov crop")
     if args.crop and (args.crop % STRIDE or args.crop < 64):
         parser.error(f"--crop {args.crop}: must be a multiple of {STRIDE}, the stride of the encoder, and at least 64")
     if args.size and args.size < 64:
@@ -374,9 +375,10 @@ def read_localiser(args: argparse.Namespace, split: dict[str, list[str]]) -> dic
         UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
     """
     content = load_checkpoint(args.localiser, "segmentation")
-    discs = {settings.disc for settings in CATALOGUE.values()} - {None}
+    discs = {settings.disc for settings in CATALOGUE.values()}
     if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
-        raise UserError(f"{args.localiser} is no localiser: train one with --target disc --roi full")
+        disc = CATALOGUE[args.dataset].disc
+        raise UserError(f"{args.localiser} is no localiser: train one with --target {disc} --roi full")
     held_out = set(split["val"] + split["test"])
     seen = held_out & set(content["split"]["train"]) if content["dataset"] == args.dataset else set()
     if seen:

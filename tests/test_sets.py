@@ -234,6 +234,9 @@ def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
     roi = ("--roi", "disc", "--localiser", tmp_path / "localiser" / "last.pth", "--epochs", 1)
     call(monkeypatch, train, *common, "--target", "EX", *roi, "--run-dir", tmp_path / "run")
     assert torch.load(tmp_path / "run" / "last.pth")["localiser"]["targets"] == ["OD"]
+    with pytest.raises(UserError, match="is no localiser: train one with --target OD"):
+        roi = ("--roi", "disc", "--localiser", tmp_path / "run" / "last.pth")
+        call(monkeypatch, train, *common, "--target", "OD", *roi, "--run-dir", tmp_path / "wrong")
 
 
 def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsys):

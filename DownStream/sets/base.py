@@ -68,8 +68,8 @@ class SegmentationSet:
     epochs: int = 400
     fit: str = "pad"
     size: int | None = None
-    roi_size: int | None = None
     disc: str | None = None
+    roi_size: int = 256
     counts: dict[str, int] | None = None
 
 
