@@ -37,7 +37,8 @@ class Predictor:
         """From the content of a segmentation checkpoint; its localiser comes with it."""
         encoder, classes = Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"])
         widths, detail = tuple(checkpoint.get("widths", WIDTHS)), tuple(checkpoint.get("detail", ()))
-        model = Segmenter(encoder, classes, widths=widths, detail=detail)
+        contrast = checkpoint.get("contrast", False)
+        model = Segmenter(encoder, classes, widths=widths, detail=detail, contrast=contrast)
         model.load_state_dict(checkpoint["model"])
         model.to(device, memory_format=torch.channels_last)
         network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))

@@ -3,6 +3,7 @@
     python DownStream/predict.py                                      # newest run, its data set's test photographs
     python DownStream/predict.py --checkpoint best.pth --split val    # the photographs it was validated on
     python DownStream/predict.py --checkpoint best.pth --images mine  # any photographs, without labels
+    python DownStream/predict.py --checkpoint runs/fold*/last.pth     # each fold's network on what it held out, pooled
 
 Writes, at native size: probability/ID.png (16 bit, value / 65535), mask/ID.png (0 or 255), overlay/ID.png (green true,
 blue missed, red false), and summary.csv; with labels also report.html, report.md, scores.json and per_image.csv. F1 and
@@ -48,8 +49,9 @@ def threshold_choice(text: str) -> float | str:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE",
-        help="a segmentation checkpoint (default: best.pth, or where there is none last.pth, of the newest run)",
+        "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
+        help="a segmentation checkpoint (default: best.pth, or where there is none last.pth, of the newest run); "
+        "several, as from cross-validation: each predicts its own split, and the scores are pooled",
     )
     parser.add_argument(
         "--data-dir", type=Path, metavar="FOLDER", help="where the data set lies now (default: as in training)"
@@ -77,45 +79,53 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="what is written (default: beside the checkpoint, predictions-SPLIT or predictions-NAME of --images)",
+        help="what is written (default: beside the first checkpoint, predictions-SPLIT, predictions-NAME of --images, "
+        "or predictions-SPLIT-of-N of N checkpoints)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     args = parser.parse_args()
     if args.window and args.window % STRIDE:
         parser.error(f"--window {args.window}: must be a multiple of {STRIDE}, the stride of the encoder")
+    if len(args.checkpoint) > 1 and (args.images or args.dataset or isinstance(args.threshold, str)):
+        parser.error("several --checkpoint predict their own splits, at one threshold: give no other photographs")
     return args
 
 
 def main() -> None:
     args = parse_args()
     device = select_device(args.device)
-    path = args.checkpoint or newest_checkpoint()
-    checkpoint = load_checkpoint(path, "segmentation")
-    targets = checkpoint["targets"]
-    predictor = Predictor.load(checkpoint, device)
-    predictor.window, predictor.tta = args.window, args.tta
+    paths = args.checkpoint or [newest_checkpoint()]
+    checkpoints = [load_checkpoint(path, "segmentation") for path in paths]
+    checkpoint, targets, beside = checkpoints[0], checkpoints[0]["targets"], paths[0].parent
+    predictors = [Predictor.load(each, device) for each in checkpoints]
+    for predictor in predictors:
+        predictor.window, predictor.tta = args.window, args.tta
 
     if args.images:
-        samples, source = photographs_in(args.images), str(args.images)
-        out = args.out or path.parent / f"predictions-{args.images.resolve().name}"
+        groups, source = [photographs_in(args.images)], str(args.images)
+        out = args.out or beside / f"predictions-{args.images.resolve().name}"
     elif args.dataset:
-        samples, source = set_samples(args, targets), f"{CATALOGUE[args.dataset].title} {args.split}"
-        out = args.out or path.parent / f"predictions-{args.dataset}-{args.split}"
+        groups, source = [set_samples(args, targets)], f"{CATALOGUE[args.dataset].title} {args.split}"
+        out = args.out or beside / f"predictions-{args.dataset}-{args.split}"
     else:
-        samples = own_samples(checkpoint, args.split, args.data_dir)
+        groups = [own_samples(each, args.split, args.data_dir) for each in checkpoints]
+        refuse_no_folds(paths, checkpoints, groups)
         source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], args.split)}"
-        out = args.out or path.parent / f"predictions-{args.split}"
+        source += f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        out = args.out or beside / f"predictions-{args.split}{f'-of-{len(paths)}' if len(paths) > 1 else ''}"
+    work = [(predictor, sample) for predictor, group in zip(predictors, groups, strict=True) for sample in group]
+    samples = [sample for _, sample in work]
     thresholds = dict.fromkeys(targets, args.threshold)
     if isinstance(args.threshold, str):
         data_dir = None if args.dataset else args.data_dir
-        thresholds = choose_thresholds(predictor, own_samples(checkpoint, args.threshold, data_dir), targets)
+        thresholds = choose_thresholds(predictors[0], own_samples(checkpoint, args.threshold, data_dir), targets)
 
     claim(out)
     evaluations = {target: Evaluation(thresholds[target]) for target in targets}
     summary: list[dict[str, Any]] = []
     unreadable, without_disc, cut_off = [], [], []
     estimated = 0  # fields of view of labelled photographs
-    for sample in tqdm(samples, "predict", unit="photo", disable=None):
+    for predictor, sample in tqdm(work, "predict", unit="photo", disable=None):
         try:
             photograph = read_sample(sample)
         except UserError as error:
@@ -162,7 +172,7 @@ def main() -> None:
             "threshold_from": "given" if args.threshold == thresholds[target] else args.threshold,
             "field_of_view": f"estimated for {estimated} photographs" if estimated else "shipped",
             "window": args.window, "tta": args.tta, "notes": notes,
-            "checkpoint": str(path), "epoch": checkpoint["epoch"], "trained_on": checkpoint["dataset"],
+            "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoint["epoch"], "trained_on": checkpoint["dataset"],
         }  # fmt: skip
         folder = target_folder(out, target, targets)
         evaluation.write(folder, protocol)
@@ -275,6 +285,23 @@ def set_samples(args: argparse.Namespace, targets: list[str]) -> list[Sample]:
     if args.split not in found:
         raise UserError(f"{other.title} has no split {args.split} there: choose --split {' or '.join(found)}")
     return found[args.split]
+
+
+def refuse_no_folds(paths: list[Path], checkpoints: list[dict], groups: list[list[Sample]]) -> None:
+    """Scores are pooled over checkpoints for the same targets of the same set that predict different photographs.
+
+    Raises:
+        UserError: these are not such.
+    """
+    owner: dict[str, Path] = {}
+    for path, checkpoint, group in zip(paths, checkpoints, groups, strict=True):
+        for name in ("dataset", "targets"):
+            if checkpoint[name] != checkpoints[0][name]:
+                raise UserError(f"{path} has other {name} than {paths[0]}: they cannot be scored together")
+        for sample in group:
+            if sample.id in owner:
+                raise UserError(f"both {owner[sample.id]} and {path} predict {sample.id}: give folds of one split")
+            owner[sample.id] = path
 
 
 def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:

@@ -7,7 +7,8 @@ from DownStream.model import WIDTHS
 
 @dataclass(frozen=True)
 class Preset:
-    """`widths` of the decoder; with a fifth the photograph itself is the last skip. `detail`: of the path beside it.
+    """`widths` of the decoder; with a fifth the photograph itself is the last skip. `detail`: of the path beside it,
+    which sees the photograph's local contrast, if `contrast`, or the photograph.
 
     `standardise` the colours of each photograph. `dice_weight` of the Dice loss beside cross-entropy. `crop`: side of
     random squares, where photographs are padded rather than resized. None: the data set's own, by the authors.
@@ -15,6 +16,7 @@ class Preset:
 
     widths: tuple[int, ...] = WIDTHS
     detail: tuple[int, ...] = ()
+    contrast: bool = False
     standardise: bool = False
     dice_weight: float = 0.0
     crop: int | None = None
@@ -25,11 +27,12 @@ class Preset:
 
 AUTHORS = Preset()
 OURS = Preset(
-    widths=(128, 64, 32, 32, 32), detail=(16, 32), standardise=True, dice_weight=1.0,
+    widths=(128, 64, 32, 32, 32), detail=(32, 64), contrast=True, standardise=True, dice_weight=1.0,
     crop=128, lr=3e-3, schedule="cosine", batch_size=4,
 )  # fmt: skip
 WITHOUT = {
     "detail": replace(OURS, detail=()),
+    "contrast": replace(OURS, contrast=False),
     "standardise": replace(OURS, standardise=False),
     "dice": replace(OURS, dice_weight=0.0),
 }

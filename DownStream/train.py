@@ -219,7 +219,9 @@ def main() -> None:
     network_input = NetworkInput(settings.fit, size, preset.standardise)
     train = read_training_set(samples["train"], args, network_input, device)
 
-    model = Segmenter(encoder, len(args.target), not args.finetune, preset.widths, preset.detail)
+    model = Segmenter(
+        encoder, len(args.target), not args.finetune, preset.widths, preset.detail, preset.contrast
+    )
     model.to(device, memory_format=torch.channels_last)
     predictor = Predictor(model, network_input, "crop" in args.fov, localiser and Predictor.load(localiser, device))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -262,8 +264,9 @@ def main() -> None:
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
             "size": network_input.size, "standardise": preset.standardise, "widths": list(preset.widths),
-            "detail": list(preset.detail), "fov_crop": predictor.fov_crop, "localiser": localiser, "split": split,
-            "epoch": epoch, "best_val_f1": best, "options": plain_options(args),
+            "detail": list(preset.detail), "contrast": preset.contrast, "fov_crop": predictor.fov_crop,
+            "localiser": localiser, "split": split, "epoch": epoch, "best_val_f1": best,
+            "options": plain_options(args),
         }
 
     stop, saved = StopSignal(), -math.inf

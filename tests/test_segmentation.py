@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from DownStream.data import make_split, read_mask, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
-from DownStream.model import Decoder, Segmenter, resize
+from DownStream.model import Decoder, Segmenter, local_contrast, resize
 from DownStream.presets import AUTHORS, OURS, PRESETS
 from DownStream.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
@@ -45,9 +45,24 @@ def test_parameter_count():
 @pytest.mark.parametrize("preset", [AUTHORS, OURS])
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
 def test_logits_are_as_large_as_the_image(arch, preset):
-    model = Segmenter(Encoder(arch), classes=2, widths=preset.widths, detail=preset.detail).eval()
+    model = Segmenter(Encoder(arch), classes=2, widths=preset.widths, detail=preset.detail, contrast=preset.contrast)
+    model.eval()
     for height, width in ((64, 96), (33, 70), (129, 97)):
         assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
+
+
+def test_local_contrast_is_blind_to_shadows():
+    """A photograph whose right half is darker and flatter looks the same to it, up to the border between the halves."""
+    image = 0.3 + 0.4 * torch.rand(1, 3, 160, 320, generator=generator())
+    image[..., :20, :] = 0  # outside of the field of view
+    shaded = image.clone()
+    shaded[..., 160:] = torch.where(image[..., 160:] > 0, 0.1 + 0.5 * image[..., 160:], 0)
+    seen, seen_shaded = local_contrast(image), local_contrast(shaded)
+    assert not seen[..., :20, :].any() and seen[..., 20:, :].std() == pytest.approx(1, abs=0.1)
+    far = torch.ones(320, dtype=torch.bool)
+    far[76:244] = False
+    difference = (seen - seen_shaded)[..., far]
+    assert difference.abs().mean() < 0.1 and difference[..., :76].abs().max() < 1e-5
 
 
 def test_the_last_convolution_commutes_with_the_resize():
@@ -75,10 +90,10 @@ def test_our_decoder_sees_the_photograph_pixel_by_pixel():
 
 def test_the_detail_path_is_trained_beside_a_frozen_encoder():
     """Its maps are as large as the encoder's, at full and half size, and reach the loss."""
-    model = Segmenter(Encoder(), widths=OURS.widths, detail=OURS.detail).train()
+    model = Segmenter(Encoder(), widths=OURS.widths, detail=OURS.detail, contrast=OURS.contrast).train()
     image = torch.rand(2, 3, 65, 70)
     maps = model.detail(image)
-    assert [each.shape for each in maps] == [(2, 16, 65, 70), (2, 32, 33, 35)]
+    assert [each.shape for each in maps] == [(2, 32, 65, 70), (2, 64, 33, 35)]
     assert maps[1].shape[-2:] == model.encoder(image)[0].shape[-2:]
     model(image).square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for name, p in model.detail.named_parameters() if name.endswith("0.weight"))

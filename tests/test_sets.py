@@ -254,6 +254,39 @@ def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsy
     assert json.loads((tmp_path / "b" / "predictions-test" / "scores.json").read_text())["images"] == 2
 
 
+def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
+    """Each network predicts what it held out; the pooled measures count every photograph once."""
+    common = ("--data-dir", official, "--encoder", "random", "--epochs", 1, "--val-fraction", 0, "--folds", 3)
+    paths = [tmp_path / str(fold) / "last.pth" for fold in range(3)]
+    for fold, path in enumerate(paths):
+        call(monkeypatch, train, *common, "--fold", fold, "--run-dir", path.parent)
+        call(monkeypatch, predict, "--checkpoint", path)
+    call(monkeypatch, predict, "--checkpoint", *paths)
+    pooled, rows = tmp_path / "0" / "predictions-test-of-3", []
+    for path in paths:
+        for map_file in (path.parent / "predictions-test" / "probability").iterdir():
+            assert map_file.read_bytes() == (pooled / "probability" / map_file.name).read_bytes()
+        with open(path.parent / "predictions-test" / "per_image.csv", newline="") as file:
+            rows += list(csv.DictReader(file))
+    with open(pooled / "per_image.csv", newline="") as file:
+        together = list(csv.DictReader(file))
+    assert len(rows) == len(together) > 2 and all(row in together for row in rows)
+    measured = json.loads((pooled / "scores.json").read_text())
+    assert measured["images"] == len(rows) / 2 and measured["source"].endswith("held-out fold 0 of 3 and 2 more")
+
+    with pytest.raises(UserError, match=r"both .* predict .*: give folds of one split"):
+        call(monkeypatch, predict, "--checkpoint", paths[0], paths[0])
+    other = torch.load(paths[1])
+    other["targets"] = ["disc"]
+    torch.save(other, paths[1])
+    with pytest.raises(UserError, match="other targets than"):
+        call(monkeypatch, predict, "--checkpoint", *paths)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "stare")
+    assert "give no other photographs" in capsys.readouterr().err
+
+
 def test_the_field_of_view_in_training(official, tmp_path, monkeypatch):
     common = ("--data-dir", official, "--encoder", "random", "--epochs", 1, "--val-fraction", 0)
     losses = {}
