@@ -36,7 +36,7 @@ COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS) --seeds 0 1
 
 evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
-		--presets ours ours-without-detail ours-without-standardise ours-without-dice authors \
+		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
 		-- --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/vessels --encoders $(call named,$(ENCODERS)) \
 		--fractions 0.25 1 --epochs 100
