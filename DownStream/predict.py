@@ -87,7 +87,7 @@ def parse_args() -> argparse.Namespace:
     if args.window and args.window % STRIDE:
         parser.error(f"--window {args.window}: must be a multiple of {STRIDE}, the stride of the encoder")
     if len(args.checkpoint) > 1 and (args.images or args.dataset or isinstance(args.threshold, str)):
-        parser.error("several --checkpoint predict their own splits, at one threshold: give no other photographs")
+        parser.error("several --checkpoint predict their own splits; --images, --dataset, --threshold val need one")
     return args
 
 
@@ -297,7 +297,7 @@ def refuse_no_folds(paths: list[Path], checkpoints: list[dict], groups: list[lis
     for path, checkpoint, group in zip(paths, checkpoints, groups, strict=True):
         for name in ("dataset", "targets"):
             if checkpoint[name] != checkpoints[0][name]:
-                raise UserError(f"{path} has other {name} than {paths[0]}: they cannot be scored together")
+                raise UserError(f"{path} and {paths[0]} differ in their {name}: they cannot be scored together")
         for sample in group:
             if sample.id in owner:
                 raise UserError(f"both {owner[sample.id]} and {path} predict {sample.id}: give folds of one split")
