@@ -174,6 +174,8 @@ def parse_args() -> argparse.Namespace:
         if getattr(args, name) is None:
             setattr(args, name, getattr(RECIPES[args.recipe], name))
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
+    if not any(args.weights[:2]):
+        parser.error("--weights: one of GLOBAL and LOCAL must be above 0")
     if args.image_size < 32 * args.grid:
         least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
         parser.error(f"--image-size {args.image_size}: {least}")
@@ -200,6 +202,7 @@ def main() -> None:
     model = DualScaleNet(
         args.arch, args.stop_gradient, args.batch_norm != "joint", args.batch_norm == "synchronised",
         args.checkpoint_activations, one_pass=device.type != "cpu",
+        train_global=args.weights[0] > 0, train_local=args.weights[1] > 0,
     )
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
@@ -210,7 +213,9 @@ def main() -> None:
         return
     network = model
     if processes > 1:
-        network = DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+        network = DistributedDataParallel(
+            model, [device.index] if device.type == "cuda" else None, find_unused_parameters=0 in args.weights[:2]
+        )
 
     if rank == 0:
         write_options(args.run_dir, plain_options(args))

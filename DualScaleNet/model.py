@@ -133,6 +133,7 @@ class DualScaleNet(nn.Module):
         checkpointing: activations inside the encoder's stages are computed again in the backward pass, not kept.
         one_pass: all views of a batch together, which fills a GPU; otherwise one after the other, channels last, since
             a CPU's caches hold a single view. The result is the same.
+        train_global, train_local: without it the branch passes, for the log, but nothing is kept for its gradient.
     """
 
     def __init__(
@@ -143,9 +144,12 @@ class DualScaleNet(nn.Module):
         synchronised: bool = False,
         checkpointing: bool = False,
         one_pass: bool = True,
+        train_global: bool = True,
+        train_local: bool = True,
     ) -> None:
         super().__init__()
         self.stop_gradient, self.per_view = stop_gradient, per_view
+        self.train_global, self.train_local = train_global, train_local
         self.one_pass = one_pass or not per_view
         self.encoder = Encoder(arch, norm_layer=PerViewBatchNorm)
         self.local_projector, self.local_predictor = Projector(self.encoder.channels[-1]), Predictor()
@@ -160,11 +164,14 @@ class DualScaleNet(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, whole: Tensor) -> Embeddings:
         """x, y: the patches of the two copies, (N, 9, 3, h, w); whole: v3 and v4, (N, 2, 3, H, W)."""
-        local_predictions = self._batched(x, self.encoder, _pool, self.local_projector, self.local_predictor)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.stop_gradient):
+        grad = torch.is_grad_enabled()
+        with torch.set_grad_enabled(grad and self.train_local):
+            local_predictions = self._batched(x, self.encoder, _pool, self.local_projector, self.local_predictor)
+        with torch.set_grad_enabled(grad and self.train_local and not self.stop_gradient):
             local_projections = self._batched(y, self.encoder, _pool, self.local_projector)
-        global_projections = self._batched(whole, self.encoder, _pool, self.global_projector)
-        global_predictions = self._batched(global_projections, self.global_predictor)
+        with torch.set_grad_enabled(grad and self.train_global):
+            global_projections = self._batched(whole, self.encoder, _pool, self.global_projector)
+            global_predictions = self._batched(global_projections, self.global_predictor)
         return Embeddings(local_predictions, local_projections, global_predictions, global_projections)
 
     def _batched(self, views: Tensor, *stages: nn.Module) -> Tensor:

@@ -130,6 +130,25 @@ def test_gradient_into_the_second_copy_only_where_the_recipe_has_it(stop_gradien
     assert (y.grad is None) == stop_gradient
 
 
+@pytest.mark.parametrize("branch", ["train_global", "train_local"])
+def test_a_branch_that_is_off_costs_no_gradient_and_changes_nothing_else(branch):
+    torch.manual_seed(0)
+    whole_model = DualScaleNet().double()
+    model = DualScaleNet(**{branch: False}).double()
+    model.load_state_dict(whole_model.state_dict())
+    views = pictures(9, 64), pictures(9, 64), pictures(2, 96)
+    weights = (0, 1) if branch == "train_global" else (1, 0)
+    for network in (whole_model, model):
+        embeddings = network(*views)
+        (weights[0] * global_loss(*embeddings[2:]) + weights[1] * local_loss(*embeddings[:2]).total).backward()
+    off = embeddings[2:] if branch == "train_global" else embeddings[:2]
+    assert not any(vectors.requires_grad for vectors in off)
+    for name, parameter in whole_model.named_parameters():
+        grad = model.get_parameter(name).grad
+        assert torch.equal(parameter.grad, torch.zeros_like(parameter.grad) if grad is None else grad), name
+    assert all(map(torch.equal, model.buffers(), whole_model.buffers()))
+
+
 def test_joint_statistics_pool_the_views():
     torch.manual_seed(0)
     model = DualScaleNet(per_view=False)

@@ -32,6 +32,7 @@ def test_help_from_another_folder_without_gpu(script, tmp_path):
     [
         ("DualScaleNet/main.py", ["--epoch", "0"], "--epochs: must be at least 1, not 0"),
         ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: below 96"),
+        ("DualScaleNet/main.py", ["--weights", "0", "0", "1", "1"], "--weights: one of GLOBAL and LOCAL must be above 0"),
         ("DownStream/train.py", ["--dataset", "generic"], "--dataset generic needs --data-dir"),
         ("DownStream/train.py", ["--folds", "3", "--fold", "3"], "--fold 3: with --folds 3 the last is 2"),
         ("DownStream/train.py", ["--crop", "100"], "--crop 100: must be a multiple of 32"),
