@@ -51,7 +51,7 @@ class Predictor:
         height, width = photograph.image.shape[1:]
         region = self.region(photograph)
         if not region.found:
-            return torch.zeros(len(self.model.decoder.classifier.bias), height, width), region
+            return torch.zeros(self.model.classes, height, width), region
         self.model.eval()
         image = region.cut(photograph.image.to(next(self.model.parameters()).device))
         maps = self._maps(self.network_input.scale(image).float() / 255)
@@ -90,7 +90,7 @@ class Predictor:
         side, (height, width) = self.window, x.shape[1:]
         ramp = 1 - (torch.arange(side, device=x.device) + 0.5 - side / 2).abs() / (side / 2)
         shares = ramp[:, None] * ramp
-        total = torch.zeros(len(self.model.decoder.classifier.bias), height, width, device=x.device)
+        total = torch.zeros(self.model.classes, height, width, device=x.device)
         weight = torch.zeros(height, width, device=x.device)
         corners = [(top, left) for top in starts(height, side) for left in starts(width, side)]
         for first in range(0, len(corners), WINDOWS):

@@ -110,10 +110,32 @@ class Decoder(nn.Module):
         return self.classifier(x)
 
 
+class LinearReadout(nn.Module):
+    """A linear classifier of each pixel on c1..c5, normalised and resized to c1: what the maps show by themselves.
+
+    The linear probe of self-supervised learning, for segmentation. Every map has its own 1x1 convolution, which
+    commutes with bilinear resizing, and the results add up. All weights begin at zero.
+    """
+
+    def __init__(self, channels: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.classifiers = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(count, affine=False), nn.Conv2d(count, classes, 1)) for count in channels
+        )
+        for _, convolution in self.classifiers:
+            nn.init.zeros_(convolution.weight)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """[c1, ..., c5] -> (N, classes, H/2, W/2)."""
+        size = maps[0].shape[-2:]
+        return sum(resize(classify(x), size) for classify, x in zip(self.classifiers, maps, strict=True))
+
+
 class Segmenter(nn.Module):
     """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph.
 
-    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip.
+    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip. With
+    none a `LinearReadout` takes the decoder's place.
     `detail`: widths of a `DetailPath`, whose maps stand beside the photograph, c1, ...; `contrast`: what it sees.
     """
 
@@ -127,12 +149,13 @@ class Segmenter(nn.Module):
         contrast: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder, self.frozen, self.inputs = encoder, frozen, len(widths) + 1
+        self.encoder, self.frozen, self.classes = encoder, frozen, classes
+        self.inputs = len(widths) + 1 if widths else len(encoder.channels)
         self.detail = DetailPath(detail, contrast)
-        channels = [sum(pair) for pair in zip_longest((3, *encoder.channels), detail, fillvalue=0)]
-        self.decoder = Decoder(tuple(channels[-self.inputs :]), classes, widths)
+        channels = tuple(sum(pair) for pair in zip_longest((3, *encoder.channels), detail, fillvalue=0))[-self.inputs :]
+        self.decoder = Decoder(channels, classes, widths) if widths else LinearReadout(channels, classes)
         for module in (*self.detail.modules(), *self.decoder.modules()):
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and widths:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         encoder.requires_grad_(not frozen)
         self.train(self.training)

@@ -1,4 +1,5 @@
-"""How train.py trains unless its options say otherwise: our recipe, the authors' settings, and ours less one part."""
+"""How train.py trains unless its options say otherwise: our recipe, the authors' settings, ours less one part, and a
+linear probe, which shows what an encoder's maps are worth by themselves."""
 
 from dataclasses import dataclass, replace
 
@@ -7,8 +8,9 @@ from DownStream.model import WIDTHS
 
 @dataclass(frozen=True)
 class Preset:
-    """`widths` of the decoder; with a fifth the photograph itself is the last skip. `detail`: of the path beside it,
-    which sees the photograph's local contrast, if `contrast`, or the photograph.
+    """`widths` of the decoder; with a fifth the photograph itself is the last skip; none: a linear classifier.
+
+    `detail`: of the path beside the photograph, which sees its local contrast, if `contrast`, or the photograph.
 
     `standardise` the colours of each photograph. `dice_weight` of the Dice loss beside cross-entropy. `crop`: side of
     random squares, where photographs are padded rather than resized. None: the data set's own, by the authors.
@@ -36,4 +38,10 @@ WITHOUT = {
     "standardise": replace(OURS, standardise=False),
     "dice": replace(OURS, dice_weight=0.0),
 }
-PRESETS = {"ours": OURS, "authors": AUTHORS, **{f"ours-without-{part}": preset for part, preset in WITHOUT.items()}}
+LINEAR = replace(OURS, widths=(), detail=(), contrast=False)
+PRESETS = {
+    "ours": OURS,
+    "authors": AUTHORS,
+    "linear": LINEAR,
+    **{f"ours-without-{part}": preset for part, preset in WITHOUT.items()},
+}

@@ -62,7 +62,7 @@ from DualScaleNet.runtime import (
     warn,
 )
 from DualScaleNet.schedule import learning_rate
-from DualScaleNet.views import global_views, local_views, standardise
+from DualScaleNet.views import global_views, local_views, random_windows, standardise
 
 PANELS = {
     "loss": ["loss", "global", "local"],
@@ -88,6 +88,11 @@ def parse_args() -> argparse.Namespace:
         help="splits to read together where --data has train/val/test folders; the authors merged train and test",
     )
     group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square image")
+    group.add_argument(
+        "--window", type=positive_int, metavar="PX",
+        help="side of squares cut at random from the resized photographs; each then is the image: structures keep the "
+        "size that they have in segmentation (default: the whole, as the authors)",
+    )
     group.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
         help="decoded photographs are kept here; it may be deleted at any time",
@@ -176,9 +181,12 @@ def parse_args() -> argparse.Namespace:
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
     if not any(args.weights[:2]):
         parser.error("--weights: one of GLOBAL and LOCAL must be above 0")
-    if args.image_size < 32 * args.grid:
+    side, option = (args.window, "--window") if args.window else (args.image_size, "--image-size")
+    if side < 32 * args.grid:
         least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
-        parser.error(f"--image-size {args.image_size}: {least}")
+        parser.error(f"{option} {side}: {least}")
+    if side > args.image_size:
+        parser.error(f"--window {side}: larger than --image-size {args.image_size}")
     return args
 
 
@@ -308,8 +316,11 @@ def train_one_epoch(
     members = [np.sort(order[first : first + share]) for first in firsts]
     kept: list[list[torch.Tensor]] = []
     for step, batch in enumerate(batches(photographs, members, device), start.step):
-        images = batch.permute(0, 3, 1, 2).float() / 255
+        images = batch.permute(0, 3, 1, 2)
         generator = seeded_generator(args.seed, epoch, step, rank)
+        if args.window:
+            images = random_windows(images, args.window, generator)
+        images = images.float() / 255
         composed = args.augmentation == "all"
         x, y = local_views(images, generator, args.grid, composed)
         whole = global_views(images, generator, args.crop, composed)

@@ -30,8 +30,8 @@ class PixelNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.decoder = nn.Module()
-        self.decoder.classifier = nn.Conv2d(1, 1, 1)
+        self.classes = 1
+        self.anywhere = nn.Parameter(torch.zeros(1))  # says on which device it lies
         self.seen: list[tuple[int, ...]] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

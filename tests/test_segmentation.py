@@ -16,7 +16,7 @@ from DownStream.data import make_split, read_mask, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.model import Decoder, Segmenter, local_contrast, resize
-from DownStream.presets import AUTHORS, OURS, PRESETS
+from DownStream.presets import AUTHORS, LINEAR, OURS, PRESETS
 from DownStream.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
@@ -42,7 +42,7 @@ def test_parameter_count():
     assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
 
 
-@pytest.mark.parametrize("preset", [AUTHORS, OURS])
+@pytest.mark.parametrize("preset", [AUTHORS, OURS, LINEAR])
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
 def test_logits_are_as_large_as_the_image(arch, preset):
     model = Segmenter(Encoder(arch), classes=2, widths=preset.widths, detail=preset.detail, contrast=preset.contrast)
@@ -73,6 +73,21 @@ def test_the_last_convolution_commutes_with_the_resize():
     ours = resize(decoder(maps), (128, 128))
     classifier, decoder.classifier = decoder.classifier, nn.Identity()
     assert torch.allclose(ours, classifier(resize(decoder(maps), (128, 128))), rtol=0, atol=1e-12)
+
+
+def test_the_linear_probe_is_one_linear_classifier_on_all_maps():
+    """Its sum over maps equals a single 1x1 convolution on the maps normalised, resized and stacked."""
+    torch.manual_seed(0)
+    probe = Segmenter(Encoder(), widths=LINEAR.widths).decoder.double().train()
+    assert sum(p.numel() for p in probe.parameters()) == 64 + 64 + 128 + 256 + 512 + 5
+    maps = [torch.rand(2, c, 64 >> k, 64 >> k).double() for k, c in enumerate((64, 64, 128, 256, 512))]
+    assert probe(maps).std() < 1e-12  # its weights begin at zero
+    for _, convolution in probe.classifiers:
+        nn.init.normal_(convolution.weight)
+    stacked = torch.cat([resize(F.batch_norm(x, None, None, training=True), (64, 64)) for x in maps], 1)
+    weight = torch.cat([convolution.weight for _, convolution in probe.classifiers], 1)
+    bias = sum(convolution.bias for _, convolution in probe.classifiers)
+    assert torch.allclose(probe(maps), F.conv2d(stacked, weight, bias), rtol=0, atol=1e-10)
 
 
 def test_our_decoder_sees_the_photograph_pixel_by_pixel():
