@@ -27,27 +27,35 @@ stress: .venv/test-ready
 DATA ?= Dataset
 JOBS ?= 2
 EVIDENCE := runs/evidence
-ENCODERS := paper steady global local
-OPTIONS_steady := --recipe steady
-OPTIONS_global := --weights 1 0 0.8 0.2
-OPTIONS_local := --weights 0 1 0.8 0.2
+ENCODERS := paper steady windows global local
+OPTIONS_paper := --image-size 96
+OPTIONS_steady := --image-size 96 --recipe steady
+OPTIONS_windows := --recipe windows
+OPTIONS_global := --image-size 96 --weights 1 0 0.8 0.2
+OPTIONS_local := --image-size 96 --weights 0 1 0.8 0.2
 named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS) --seeds 0 1
+SQUARES := --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
 
 evidence: $(ENCODERS:%=pretrained-%)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
+		--presets linear --epochs 100
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady windows) \
+		--presets authors --fractions 0.25 1 --epochs 75 -- $(SQUARES)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper steady windows) \
+		--fractions 0.25 1 --epochs 75
+	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
+		--encoders $(call named,paper steady windows) --presets linear --fractions 0.1 1 --epochs 10 \
+		-- --target OD --size 256
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/finetuned --encoders $(call named,paper windows) \
+		--modes finetuned --fractions 0.25 1 --epochs 75
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
 		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
-		-- --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/vessels --encoders $(call named,$(ENCODERS)) \
-		--fractions 0.25 1 --epochs 100
-	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc --encoders $(call named,paper steady) \
-		--fractions 0.1 1 --epochs 10 -- --target OD --size 256
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/finetuned --encoders $(call named,paper) \
-		--modes finetuned --fractions 0.25 1 --epochs 100
+		-- $(SQUARES)
 
 pretrained-%: .venv/ready
-	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
-		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
+	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --batch-size 32 --epochs 20 --schedule cosine \
+		$(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
 
 clean:
 	rm -rf .venv runs

@@ -87,11 +87,14 @@ def parse_args() -> argparse.Namespace:
         "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
         help="splits to read together where --data has train/val/test folders; the authors merged train and test",
     )
-    group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square image")
+    group.add_argument(
+        "--image-size", type=positive_int, metavar="PX",
+        help="side of the square to which photographs are resized (default: the recipe's; the authors took 224)",
+    )
     group.add_argument(
         "--window", type=positive_int, metavar="PX",
-        help="side of squares cut at random from the resized photographs; each then is the image: structures keep the "
-        "size that they have in segmentation (default: the whole, as the authors)",
+        help="side of a square cut at random from each resized photograph, which then is the image (default: the "
+        "recipe's; the authors took the whole)",
     )
     group.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
@@ -106,8 +109,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="the encoder")
     group.add_argument(
         "--recipe", default="paper", choices=list(RECIPES),
-        help="sets the options below and --lr; paper: the method's figure; release: the authors' published settings; "
-        "steady: ours, against collapse",
+        help="sets the next four options, --image-size, --window and --lr; paper: the method's figure; release: the "
+        "authors' published settings; ours: steady, against collapse, and windows, for small structures",
     )
     group.add_argument(
         "--stop-gradient", action=argparse.BooleanOptionalAction,
@@ -175,7 +178,7 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
     args = parser.parse_args()
-    for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
+    for name in ("image_size", "window", "stop_gradient", "crop", "augmentation", "standardise", "lr"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(RECIPES[args.recipe], name))
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"

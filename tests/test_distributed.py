@@ -81,7 +81,7 @@ def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
         ROOT / "DualScaleNet" / "main.py", "--data", trees / "ddr_757", "--run-dir", tmp_path / "run",
         "--cache", tmp_path / "cache", "--image-size", "96", "--batch-size", "4", "--epochs", "2", "--device", "cpu",
-        "--batch-norm=synchronised",
+        "--batch-norm=synchronised", "--weights", "0", "1", "0.8", "0.2",  # GlobalFocus is off
     ]
     result = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
