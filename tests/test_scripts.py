@@ -34,6 +34,7 @@ def test_help_from_another_folder_without_gpu(script, tmp_path):
         ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: below 96"),
         ("DualScaleNet/main.py", ["--window", "64"], "--window 64: below 96"),
         ("DualScaleNet/main.py", ["--window", "225"], "--window 225: larger than --image-size 224"),
+        ("DualScaleNet/main.py", ["--recipe", "windows", "--grid", "4"], "--window 96: below 128"),
         ("DualScaleNet/main.py", ["--weights", "0", "0", "1", "1"], "--weights: one of GLOBAL and LOCAL must be above"),
         ("DownStream/train.py", ["--dataset", "generic"], "--dataset generic needs --data-dir"),
         ("DownStream/train.py", ["--folds", "3", "--fold", "3"], "--fold 3: with --folds 3 the last is 2"),
@@ -116,6 +117,9 @@ def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: 
 def test_recipes_and_presets_set_only_what_is_left_open(monkeypatch):
     release = options_of(monkeypatch, pretraining, "--recipe", "release", "--crop")
     assert (release.stop_gradient, release.crop, release.standardise, release.lr) == (False, True, False, 1e-3)
+    assert (release.image_size, release.window) == (224, None)
+    windows = options_of(monkeypatch, pretraining, "--recipe", "windows", "--image-size", 700)
+    assert (windows.image_size, windows.window, windows.augmentation) == (700, 96, "all")
     steady = options_of(monkeypatch, pretraining, "--recipe", "steady", "--no-standardise", "--lr", 0.1)
     assert (steady.stop_gradient, steady.augmentation, steady.standardise, steady.lr) == (True, "all", False, 0.1)
 
