@@ -41,14 +41,12 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
 		--presets linear --epochs 100
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady windows) \
-		--presets authors --fractions 0.25 1 --epochs 75 -- $(SQUARES)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper steady windows) \
-		--fractions 0.25 1 --epochs 75
+		--presets authors --fractions 0.25 --epochs 60 -- $(SQUARES)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper windows) \
+		--modes frozen finetuned --fractions 0.25 --epochs 60
 	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
-		--encoders $(call named,paper steady windows) --presets linear --fractions 0.1 1 --epochs 10 \
+		--encoders $(call named,paper steady windows) --presets linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/finetuned --encoders $(call named,paper windows) \
-		--modes finetuned --fractions 0.25 1 --epochs 75
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
 		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
 		-- $(SQUARES)
