@@ -27,12 +27,10 @@ stress: .venv/test-ready
 DATA ?= Dataset
 JOBS ?= 2
 EVIDENCE := runs/evidence
-ENCODERS := paper steady windows global local
-OPTIONS_paper := --image-size 96
-OPTIONS_steady := --image-size 96 --recipe steady
-OPTIONS_windows := --recipe windows
-OPTIONS_global := --image-size 96 --weights 1 0 0.8 0.2
-OPTIONS_local := --image-size 96 --weights 0 1 0.8 0.2
+ENCODERS := paper steady global local
+OPTIONS_steady := --recipe steady
+OPTIONS_global := --weights 1 0 0.8 0.2
+OPTIONS_local := --weights 0 1 0.8 0.2
 named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS) --seeds 0 1
 SQUARES := --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
@@ -40,20 +38,20 @@ SQUARES := --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
 evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
 		--presets linear --epochs 100
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady windows) \
-		--presets authors --fractions 0.25 --epochs 60 -- $(SQUARES)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper windows) \
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper global) \
 		--modes frozen finetuned --fractions 0.25 --epochs 60
 	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
-		--encoders $(call named,paper steady windows) --presets linear --fractions 0.25 --epochs 10 \
+		--encoders $(call named,paper steady global) --presets linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady) \
+		--presets authors --fractions 0.25 --epochs 60 -- $(SQUARES)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
 		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
 		-- $(SQUARES)
 
 pretrained-%: .venv/ready
-	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --batch-size 32 --epochs 20 --schedule cosine \
-		$(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
+	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
+		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
 
 clean:
 	rm -rf .venv runs

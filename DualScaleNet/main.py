@@ -62,7 +62,7 @@ from DualScaleNet.runtime import (
     warn,
 )
 from DualScaleNet.schedule import learning_rate
-from DualScaleNet.views import global_views, local_views, random_windows, standardise
+from DualScaleNet.views import global_views, local_views, standardise
 
 PANELS = {
     "loss": ["loss", "global", "local"],
@@ -87,15 +87,7 @@ def parse_args() -> argparse.Namespace:
         "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
         help="splits to read together where --data has train/val/test folders; the authors merged train and test",
     )
-    group.add_argument(
-        "--image-size", type=positive_int, metavar="PX",
-        help="side of the square to which photographs are resized (default: the recipe's; the authors took 224)",
-    )
-    group.add_argument(
-        "--window", type=positive_int, metavar="PX",
-        help="side of a square cut at random from each resized photograph, which then is the image (default: the "
-        "recipe's; the authors took the whole)",
-    )
+    group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square image")
     group.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
         help="decoded photographs are kept here; it may be deleted at any time",
@@ -109,8 +101,8 @@ def parse_args() -> argparse.Namespace:
     group.add_argument("--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="the encoder")
     group.add_argument(
         "--recipe", default="paper", choices=list(RECIPES),
-        help="sets the next four options, --image-size, --window and --lr; paper: the method's figure; release: the "
-        "authors' published settings; ours: steady, against collapse, and windows, for small structures",
+        help="sets the options below and --lr; paper: the method's figure; release: the authors' published settings; "
+        "steady: ours, against collapse",
     )
     group.add_argument(
         "--stop-gradient", action=argparse.BooleanOptionalAction,
@@ -178,18 +170,15 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
     args = parser.parse_args()
-    for name in ("image_size", "window", "stop_gradient", "crop", "augmentation", "standardise", "lr"):
+    for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(RECIPES[args.recipe], name))
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
     if not any(args.weights[:2]):
         parser.error("--weights: one of GLOBAL and LOCAL must be above 0")
-    side, option = (args.window, "--window") if args.window else (args.image_size, "--image-size")
-    if side < 32 * args.grid:
+    if args.image_size < 32 * args.grid:
         least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
-        parser.error(f"{option} {side}: {least}")
-    if side > args.image_size:
-        parser.error(f"--window {side}: larger than --image-size {args.image_size}")
+        parser.error(f"--image-size {args.image_size}: {least}")
     return args
 
 
@@ -319,11 +308,8 @@ def train_one_epoch(
     members = [np.sort(order[first : first + share]) for first in firsts]
     kept: list[list[torch.Tensor]] = []
     for step, batch in enumerate(batches(photographs, members, device), start.step):
-        images = batch.permute(0, 3, 1, 2)
+        images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(args.seed, epoch, step, rank)
-        if args.window:
-            images = random_windows(images, args.window, generator)
-        images = images.float() / 255
         composed = args.augmentation == "all"
         x, y = local_views(images, generator, args.grid, composed)
         whole = global_views(images, generator, args.crop, composed)

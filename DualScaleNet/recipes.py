@@ -7,8 +7,7 @@ class Recipe(NamedTuple):
     """`stop_gradient`: none flows into z(y) of LocalFocus. `crop`: GlobalFocus crops at random before augmenting.
 
     `antialias`: photographs are resized so. `augmentation`: "one" operation for each view, or "all" five.
-    `standardise`: each view's colours, afterwards. `lr`: Adam's learning rate. `image_size`: side to which photographs
-    are resized. `window`: side of the square cut from each at random, which then is the image; None: the whole.
+    `standardise`: each view's colours, afterwards. `lr`: Adam's learning rate.
     """
 
     stop_gradient: bool
@@ -17,8 +16,6 @@ class Recipe(NamedTuple):
     augmentation: str = "one"
     standardise: bool = False
     lr: float = 1e-3
-    image_size: int = 224
-    window: int | None = None
 
 
 RECIPES = {
@@ -26,8 +23,4 @@ RECIPES = {
     "release": Recipe(stop_gradient=False, crop=False, antialias=False),  # its authors' published settings
     # Ours: colours tell nothing, and slower learning keeps the projections from falling onto a few axes.
     "steady": Recipe(stop_gradient=True, crop=True, antialias=True, augmentation="all", standardise=True, lr=3e-4),
-    # Ours: structures keep about the size that they have in segmentation, so that vessels are there to be learned.
-    "windows": Recipe(
-        stop_gradient=True, crop=True, antialias=True, augmentation="all", standardise=True, image_size=512, window=96
-    ),
 }

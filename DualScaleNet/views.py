@@ -27,19 +27,6 @@ CROP_RATIO = (3 / 4, 4 / 3)
 DARK = 0.05  # mean of the channels below which a pixel lies outside the field of view
 
 
-def random_windows(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A square of each image, not resized, ours: (N, C, H, W) -> (N, C, side, side).
-
-    Its middle is uniform over the largest ellipse that keeps it inside, so that few show an image's dark corners.
-    """
-    radius, angle = torch.rand(len(images), generator=generator).sqrt(), uniform(len(images), 0, math.tau, generator)
-    rows, columns = ((length - side) / 2 for length in images.shape[-2:])  # from the first square to the middle one
-    tops = (rows * (1 + radius * angle.sin())).round().long().tolist()
-    lefts = (columns * (1 + radius * angle.cos())).round().long().tolist()
-    corners = zip(images, tops, lefts, strict=True)
-    return torch.stack([image[:, top : top + side, left : left + side] for image, top, left in corners])
-
-
 def local_views(
     images: Tensor, generator: torch.Generator, grid: int = GRID, composed: bool = False
 ) -> tuple[Tensor, Tensor]:

@@ -30,20 +30,6 @@ def test_grid_cells_are_row_by_row():
         assert torch.equal(patches[:, cell], image[:, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3])
 
 
-def test_windows_are_cut_at_random_and_seldom_in_the_corners():
-    """Each lies within its image, at a place of its own, and all middles within the ellipse, in every part of it."""
-    places = torch.stack(torch.meshgrid(torch.arange(60.0), torch.arange(90.0), indexing="ij"))
-    windows = views.random_windows(places.expand(4000, 2, 60, 90), 20, generator())
-    assert windows.shape == (4000, 2, 20, 20)
-    corners = windows[:, :, 0, 0]
-    assert torch.equal(windows, places[:, :20, :20] + corners[:, :, None, None])
-    middles = corners / torch.tensor([40, 70]) * 2 - 1  # of the range that each may have
-    distance = middles.norm(dim=1)
-    assert distance.max() < 1.03 and (distance < 0.5).float().mean() == pytest.approx(0.25, abs=0.03)
-    assert (middles > 0).float().mean(0) == pytest.approx(torch.full((2,), 0.5), abs=0.03)
-    assert views.random_windows(images(2, 40, 40), 40, generator()).shape == (2, 3, 40, 40)
-
-
 def test_standardised_views_do_not_know_their_colour():
     """Gain and offset of a channel make no difference; what is dark stays dark, and tells nothing."""
     x = 0.3 + 0.3 * images(4, 64, 64)
