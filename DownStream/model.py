@@ -155,7 +155,7 @@ class Segmenter(nn.Module):
         channels = tuple(sum(pair) for pair in zip_longest((3, *encoder.channels), detail, fillvalue=0))[-self.inputs :]
         self.decoder = Decoder(channels, classes, widths) if widths else LinearReadout(channels, classes)
         for module in (*self.detail.modules(), *self.decoder.modules()):
-            if isinstance(module, nn.Conv2d) and widths:
+            if isinstance(module, nn.Conv2d) and widths:  # a linear readout begins at zero
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         encoder.requires_grad_(not frozen)
         self.train(self.training)

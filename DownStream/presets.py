@@ -8,9 +8,8 @@ from DownStream.model import WIDTHS
 
 @dataclass(frozen=True)
 class Preset:
-    """`widths` of the decoder; with a fifth the photograph itself is the last skip; none: a linear classifier.
-
-    `detail`: of the path beside the photograph, which sees its local contrast, if `contrast`, or the photograph.
+    """`widths` of the decoder; with a fifth the photograph itself is the last skip; none: a `LinearReadout`. `detail`:
+    of the path beside the photograph, which sees its local contrast, if `contrast`, or the photograph.
 
     `standardise` the colours of each photograph. `dice_weight` of the Dice loss beside cross-entropy. `crop`: side of
     random squares, where photographs are padded rather than resized. None: the data set's own, by the authors.
