@@ -110,6 +110,16 @@ def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: 
     return script.parse_args()
 
 
+def test_a_linear_probe_is_trained_saved_and_scored(trees, tmp_path):
+    train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", "--preset", "linear", "--epochs", 1)
+    content = torch.load(tmp_path / "run" / "last.pth")
+    trained = [name for name in content["model"] if name.startswith("decoder") and name.endswith("weight")]
+    assert trained == [f"decoder.classifiers.{k}.1.weight" for k in range(5)]
+    assert all(content["model"][name].any() for name in trained)  # they began at zero
+    predicted = run_script("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth").stdout
+    assert "f1" in predicted and len(list(tmp_path.glob("run/predictions-test/probability/*.png"))) == 2
+
+
 def test_recipes_and_presets_set_only_what_is_left_open(monkeypatch):
     release = options_of(monkeypatch, pretraining, "--recipe", "release", "--crop")
     assert (release.stop_gradient, release.crop, release.standardise, release.lr) == (False, True, False, 1e-3)
