@@ -27,7 +27,8 @@ stress: .venv/test-ready
 DATA ?= Dataset
 JOBS ?= 2
 EVIDENCE := runs/evidence
-ENCODERS := paper steady global local
+ENCODERS := paper release steady global local
+OPTIONS_release := --recipe release
 OPTIONS_steady := --recipe steady
 OPTIONS_global := --weights 1 0 0.8 0.2
 OPTIONS_local := --weights 0 1 0.8 0.2
@@ -39,7 +40,7 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
 		--presets linear --epochs 100
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper global) \
-		--modes frozen finetuned --fractions 0.25 --epochs 60
+		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
 	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
 		--encoders $(call named,paper steady global) --presets linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256

@@ -90,8 +90,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--epochs", type=positive_int, metavar="N",
-        help="with all labels; a smaller share gets more in proportion, so that all take as many steps (default: the "
-        "set's)",
+        help="with all labels; a smaller share gets more in proportion, so that all see as many photographs or squares "
+        "(default: the set's)",
     )
     parser.add_argument("--seeds", type=natural_int, nargs="+", default=[0, 1, 2], metavar="N", help="one fold each")
     parser.add_argument("--folds", type=positive_int, default=4, metavar="K", help="of the training list")
