@@ -303,7 +303,7 @@ def sign_flip_p(differences: np.ndarray) -> float:
 
 def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
     """Score against share of labels, a line for each encoder; bars are the standard deviation over seeds."""
-    figure = Figure(figsize=(4.5 * len(MEASURES), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.5 * len(MEASURES), 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
         for title in dict.fromkeys(cell.title for cell in cells):
@@ -320,7 +320,7 @@ def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
