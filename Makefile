@@ -49,6 +49,10 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
 		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
 		-- $(SQUARES)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/constant --encoders random --fractions 1 --epochs 150 \
+		-- --schedule constant
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/whole --encoders random --fractions 1 --epochs 7 \
+		-- --crop 0 --batch-size 1
 
 pretrained-%: .venv/ready
 	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
