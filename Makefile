@@ -34,7 +34,8 @@ OPTIONS_global := --weights 1 0 0.8 0.2
 OPTIONS_local := --weights 0 1 0.8 0.2
 named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS) --seeds 0 1
-SQUARES := --crop 128 --batch-size 4 --lr 0.003 --schedule cosine
+PARTS := $(COMPARE) --encoders random --fractions 1
+OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
 
 evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
@@ -45,13 +46,21 @@ evidence: $(ENCODERS:%=pretrained-%)
 		--encoders $(call named,paper steady global) --presets linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady) \
-		--presets authors --fractions 0.25 --epochs 60 -- $(SQUARES)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --encoders random --fractions 1 --epochs 150 \
+		--presets authors --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/long --encoders $(call named,paper) \
+		--fractions 0.25 --epochs 500
+	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --epochs 150 \
 		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
-		-- $(SQUARES)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/constant --encoders random --fractions 1 --epochs 150 \
+		-- --crop 128 $(OPTIMISATION)
+	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-exudates --epochs 30 --folds 5 \
+		--presets ours ours-without-dice authors \
+		-- --target EX --fov crop --size 1024 --crop 256 $(OPTIMISATION)
+	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-disc --epochs 20 \
+		--presets ours ours-without-dice authors \
+		-- --target OD --size 256 $(OPTIMISATION)
+	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/constant --epochs 150 \
 		-- --schedule constant
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/whole --encoders random --fractions 1 --epochs 7 \
+	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/whole --epochs 7 \
 		-- --crop 0 --batch-size 1
 
 pretrained-%: .venv/ready
