@@ -79,7 +79,9 @@ def collapse_warnings(report: dict[str, float | None]) -> dict[str, str]:
     warnings = {}
     for name, value in report.items():
         vectors, _, measure = name.rpartition("_")
-        what, bound = bounds.get(measure, ("", -1.0))
-        if value is not None and value < bound:
+        if measure not in bounds or value is None:
+            continue
+        what, bound = bounds[measure]
+        if value < bound:
             warnings[name] = f"collapse: the {what} of the {vectors.replace('_', ' ')}s is {value:.2f}, below {bound}"
     return warnings

@@ -61,7 +61,7 @@ def test_warnings_name_what_fell_below_which_bound():
     torch.manual_seed(0)
     healthy, point = torch.randn(256, 2, 128), torch.zeros(256, 2, 128)
     report = collapse_report(Embeddings(healthy, healthy, healthy, point), *[torch.rand(256, 2, 3, 4, 4)] * 2)
-    assert set(collapse_warnings({"epoch": 0, "loss": -1.0} | report)) == {
+    assert set(collapse_warnings({"epoch": 0, "loss": -2.0, "negative": -1.4} | report)) == {
         "global_projection_std",
         "global_projection_rank",
     }
