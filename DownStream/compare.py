@@ -268,7 +268,8 @@ def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:
             columns += ["", ""]
         else:
             columns.append(f"{differences.mean():+.4f} ({len(differences)} photographs)")
-            columns.append(f"{sign_flip_p(differences):.3f}")
+            p = sign_flip_p(differences)
+            columns.append("< 0.001" if p < 0.001 else f"{p:.3f}")
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([
         *lines, "",
