@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from DownStream.fov import estimate_fov
+from DownStream.region import fov_region
 from DownStream.sets.base import SPLITS, Label, Sample
 from DualScaleNet.files import is_turned, read_drawing, read_image
 from DualScaleNet.runtime import UserError, seeded_generator
+
+RIM = 0.005  # of the field of view's width
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,15 @@ class Photograph:
 
     @cached_property
     def field_of_view(self) -> np.ndarray:
-        """(H, W) bool, as shipped, or estimated where none is."""
-        return estimate_fov(self.image.permute(1, 2, 0).numpy()) if self.fov is None else self.fov.numpy()
+        """(H, W) bool, as shipped, or estimated where none is, or an empty one."""
+        shipped = self.fov is not None and self.fov.any()
+        return self.fov.numpy() if shipped else estimate_fov(self.image.permute(1, 2, 0).numpy())
+
+    @property
+    def retina(self) -> Tensor:
+        """The image, black outside of the field of view and along its rim, where the retina fades out."""
+        distance = cv2.distanceTransform(self.field_of_view.astype(np.uint8), cv2.DIST_L2, 3)
+        return self.image * torch.from_numpy(distance > RIM * fov_region(self.field_of_view).width)
 
 
 def read_sample(sample: Sample) -> Photograph:

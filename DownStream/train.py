@@ -408,7 +408,8 @@ def read_training_set(
         masks = [photograph.labels[target] for target in args.target]
         if "loss" in args.fov:
             masks.append(torch.from_numpy(photograph.field_of_view))
-        image, masks, region = photograph.image.to(device), torch.stack(masks).to(device), None
+        image = photograph.retina if network_input.standardise else photograph.image
+        image, masks, region = image.to(device), torch.stack(masks).to(device), None
         if args.roi == "disc":
             region = disc_region(photograph.labels[CATALOGUE[args.dataset].disc].numpy())
             if region is None:
@@ -445,7 +446,7 @@ def train_one_epoch(
         generator = seeded_generator(args.seed, epoch, step)
         if args.non_finite == "skip":
             buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        images, masks = training_batch(batches[step], network_input, args.crop or None, generator)
+        images, masks = training_batch(batches[step], network_input, args.crop or None, preset.jitter, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)

@@ -112,6 +112,28 @@ def test_every_pixel_comes_back_to_its_place(tta, window, fov_crop):
         assert all(shape[2:] == (window, window) for shape in predictor.model.seen)
 
 
+def test_standardised_colours_are_those_of_the_retina_alone():
+    """A background that is not black, as STARE's, changes nothing; the dark fringe of the rim neither."""
+    fov, clear = (torch.from_numpy(disc_at(220, 240, radius, 440, 500)) for radius in (201, 200))
+    retina = picture(440, 500).clamp(min=60)
+    for standardised in (True, False):
+        predictor = Predictor(PixelNetwork(), NetworkInput("pad", 64, standardised))
+        maps = []
+        for seed in (1, 2):
+            photograph = Photograph("a", torch.where(clear, retina, picture(440, 500, seed)), {}, fov=fov)
+            maps.append(predictor(photograph)[0][0])
+        assert torch.equal(*maps) == standardised
+    still_seen = photograph.retina.any(0)
+    assert 0.97 < still_seen.sum() / fov.sum() < 0.99 and not (still_seen & ~clear).any()
+
+
+def test_without_a_border_everything_is_retina():
+    for height, width in ((64, 80), (1, 1), (3, 200)):
+        image = torch.full((3, height, width), 90, dtype=torch.uint8)
+        assert torch.equal(Photograph("a", image, {}).retina, image)
+        assert torch.equal(Photograph("a", image, {}, fov=torch.zeros(height, width, dtype=torch.bool)).retina, image)
+
+
 def test_windows_cover_everything_and_overlap_by_half():
     assert starts(50, 64) == [0] and starts(64, 64) == [0] and starts(65, 64) == [0, 1]
     for length in (100, 128, 129, 1000):
