@@ -53,8 +53,8 @@ class Predictor:
         if not region.found:
             return torch.zeros(self.model.classes, height, width), region
         self.model.eval()
-        image = photograph.retina if self.network_input.standardise else photograph.image
-        image = region.cut(image.to(next(self.model.parameters()).device))
+        image = self.network_input.visible(photograph).to(next(self.model.parameters()).device)
+        image = region.cut(image)
         maps = self._maps(self.network_input.scale(image).float() / 255)
         maps = self.network_input.restore(maps, region.height, region.width)
         return region.paste(maps, height, width).cpu(), region

@@ -408,8 +408,8 @@ def read_training_set(
         masks = [photograph.labels[target] for target in args.target]
         if "loss" in args.fov:
             masks.append(torch.from_numpy(photograph.field_of_view))
-        image = photograph.retina if network_input.standardise else photograph.image
-        image, masks, region = image.to(device), torch.stack(masks).to(device), None
+        image, masks = network_input.visible(photograph).to(device), torch.stack(masks).to(device)
+        region = None
         if args.roi == "disc":
             region = disc_region(photograph.labels[CATALOGUE[args.dataset].disc].numpy())
             if region is None:

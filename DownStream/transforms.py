@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from DownStream.data import Photograph
 from DownStream.region import Region
 from DualScaleNet.views import standardise
 
@@ -18,13 +19,16 @@ class NetworkInput:
     """Photographs are zero-padded on the right and at the bottom ("pad") or resized to a square ("resize").
 
     `size` is the side in pixels. A padded photograph larger than it keeps its size, up to a multiple of 32.
-    `standardise`: its colours too, so that a brighter or redder photograph looks like the others; `scale` then takes
-    its `retina`.
+    `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
     """
 
     fit: str
     size: int
     standardise: bool = False
+
+    def visible(self, photograph: Photograph) -> Tensor:
+        """What of a photograph, (3, H, W) uint8 at native size, `scale` takes: the retina alone if `standardise`."""
+        return photograph.retina if self.standardise else photograph.image
 
     def scale(self, x: Tensor) -> Tensor:
         """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
