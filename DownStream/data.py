@@ -31,9 +31,8 @@ class Photograph:
 
     @cached_property
     def field_of_view(self) -> np.ndarray:
-        """(H, W) bool, as shipped, or estimated where none is, or an empty one."""
-        shipped = self.fov is not None and self.fov.any()
-        return self.fov.numpy() if shipped else estimate_fov(self.image.permute(1, 2, 0).numpy())
+        """(H, W) bool, as shipped, or else estimated."""
+        return estimate_fov(self.image.permute(1, 2, 0).numpy()) if self.fov is None else self.fov.numpy()
 
     @property
     def retina(self) -> Tensor:
@@ -69,7 +68,10 @@ def read_sample(sample: Sample) -> Photograph:
         return torch.from_numpy(values.copy())
 
     labels = {target: mask(label) for target, label in sample.labels.items()}
-    return Photograph(sample.id, image, labels, mask(Label(sample.fov) if sample.fov else None), mask(sample.observer))
+    fov = mask(Label(sample.fov)) if sample.fov else None
+    if fov is not None and not fov.any():
+        fov = None  # an empty one says nothing
+    return Photograph(sample.id, image, labels, fov, mask(sample.observer))
 
 
 def read_mask(path: Path, level: int | None = None) -> np.ndarray:

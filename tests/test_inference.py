@@ -131,7 +131,6 @@ def test_without_a_border_everything_is_retina():
     for height, width in ((64, 80), (1, 1), (3, 200)):
         image = torch.full((3, height, width), 90, dtype=torch.uint8)
         assert torch.equal(Photograph("a", image, {}).retina, image)
-        assert torch.equal(Photograph("a", image, {}, fov=torch.zeros(height, width, dtype=torch.bool)).retina, image)
 
 
 def test_windows_cover_everything_and_overlap_by_half():

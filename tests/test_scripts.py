@@ -266,6 +266,8 @@ def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):
         ):
             (tmp_path / "mine" / folder).mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(tmp_path / "mine" / folder / f"{i}.png")
+    (tmp_path / "mine" / "fov").mkdir()
+    Image.new("L", (80, 70)).save(tmp_path / "mine" / "fov" / "0.png")  # an empty one is as good as none
     run_script(
         "DownStream/train.py", "--dataset", "generic", "--data-dir", "mine", "--encoder", "random", "--finetune",
         "--epochs", 1, "--val-fraction", 0, "--run-dir", "run", cwd=tmp_path,
