@@ -88,9 +88,8 @@ class Evaluation:
         for name in MEASURES:
             cells = ""
             for values in measures.values():
-                pooled, (low, high) = values["pooled"][name], values["pooled_interval"][name]
-                each = values["per_image"][name]
-                cells += f"{pooled:10.4f} [{low:.3f}, {high:.3f}]{each['mean']:9.4f} ± {each['std']:.4f}"
+                cells += f"{number(values['pooled'][name]):>10} {interval(values['pooled_interval'][name]):<14}"
+                cells += f"   {mean_and_deviation(values['per_image'][name]):<14}"
             lines.append(f"{name:<12}{cells}")
         if self.observer:
             lines.append(f"the second observer's drawing has a pooled F1 of {measures['whole']['observer']['f1']:.4f}")
@@ -107,6 +106,21 @@ def protocol_line(protocol: dict[str, Any]) -> str:
         f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
         f"threshold {protocol['threshold']:.4g}{chosen}, field of view {protocol['field_of_view']}"
     )
+
+
+def number(value: float) -> str:
+    """With four digits, or a dash where it is not defined."""
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
+def interval(bounds: list[float]) -> str:
+    """[low, high], or a dash where there is none, as for a single photograph."""
+    return "–" if math.isnan(bounds[0]) else f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
+
+
+def mean_and_deviation(each: dict[str, Any]) -> str:
+    """Of a measure over the photographs, as `Evaluation.measures` has it; no deviation of a single one."""
+    return number(each["mean"]) + ("" if math.isnan(each["std"]) else f" ± {number(each['std'])}")
 
 
 def _nan_to_none(value: Any) -> Any:

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from DownStream.data import read_sample
-from DownStream.evaluation import REGIONS, Evaluation, protocol_line
+from DownStream.evaluation import REGIONS, Evaluation, interval, mean_and_deviation, number, protocol_line
 from DownStream.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
 from DownStream.sets.base import Sample
 from DualScaleNet.files import UTF8, read_image, replacing
@@ -193,8 +193,8 @@ def _html_table(region: str, values: dict[str, Any]) -> str:
     heads = ["Measure", "Pooled<br>[95 %]", "Per image, mean ± sd<br>[95 % of the mean]"]
     heads += ["Second<br>observer"] if "observer" in values else []
     body = ""
-    for title, pooled, interval, mean, mean_interval, *observer in _table(values):
-        cells = [f"{pooled}<small>{interval}</small>", f"{mean}<small>{mean_interval}</small>", *observer]
+    for title, pooled, pooled_interval, mean, mean_interval, *observer in _table(values):
+        cells = [f"{pooled}<small>{pooled_interval}</small>", f"{mean}<small>{mean_interval}</small>", *observer]
         body += f'<tr><th scope="row">{title}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     parts = f"<caption>{REGIONS[region].capitalize()}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
@@ -215,7 +215,7 @@ def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> 
         f'<figure><img src="{_jpeg(array)}" alt="{kind} of {name}"><figcaption>{kind}</figcaption></figure>\n'
         for kind, array in pictures.items()
     )
-    values = "".join(f"<span>{TITLES[key]} {_number(row[key])}</span>" for key in ("f1", "pr_auc", "sensitivity"))
+    values = "".join(f"<span>{TITLES[key]} {number(row[key])}</span>" for key in ("f1", "pr_auc", "sensitivity"))
     return f'<section class="strip"><h3>{name} {values}</h3>\n<div class="pictures">\n{figures}</div></section>\n'
 
 
@@ -239,7 +239,7 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
         lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
     lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
     lines += ["", "## Curves of all pixels pooled", "", "![Precision-recall and ROC curves](curves.png)"]
-    table = [[_markdown(name), *(_number(rows[name][key]) for key in MEASURES)] for name in ranking]
+    table = [[_markdown(name), *(number(rows[name][key]) for key in MEASURES)] for name in ranking]
     heads = ["Photograph", *(TITLES[key] for key in MEASURES)]
     lines += ["", "## Photographs", "", ORDER, "", *_markdown_table(heads, table)]
     worst = [name for name in ranking if not math.isnan(rows[name]["f1"])][:WORST]
@@ -290,11 +290,10 @@ def _table(values: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name in MEASURES:
         each = values["per_image"][name]
-        deviation = "" if math.isnan(each["std"]) else f" ± {_number(each['std'])}"
-        row = [TITLES[name], _number(values["pooled"][name]), _interval(values["pooled_interval"][name])]
-        row += [_number(each["mean"]) + deviation, _interval(each["interval"])]
+        row = [TITLES[name], number(values["pooled"][name]), interval(values["pooled_interval"][name])]
+        row += [mean_and_deviation(each), interval(each["interval"])]
         if "observer" in values:  # a drawing is one point of a curve and has no area under it
-            row.append("–" if name in CURVES else _number(values["observer"][name]))
+            row.append("–" if name in CURVES else number(values["observer"][name]))
         rows.append(row)
     return rows
 
@@ -331,7 +330,7 @@ def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: dict) -> None
     """The pooled curve of each region with its area, the mask's point on it and the second observer's."""
     title, curve, xlabel, ylabel, corner = CURVES[area]
     for region, (colour, line) in LINES.items():
-        label = f"{REGIONS[region]}, {TITLES[area]} {_number(measures[region]['pooled'][area])}"
+        label = f"{REGIONS[region]}, {TITLES[area]} {number(measures[region]['pooled'][area])}"
         axes.plot(*_thinned(*curve(evaluation.pooled[region])), line, color=colour, label=label)
         axes.plot(*_point(area, evaluation.pooled[region], evaluation.threshold), "o", color=colour)
         if region in evaluation.observer:
@@ -361,11 +360,3 @@ def _point(area: str, histogram: Histogram, threshold: float) -> tuple[list[floa
     if area == "pr_auc":
         return ([tp / positives], [tp / (tp + fp)]) if positives and tp + fp else ([], [])
     return ([fp / negatives], [tp / positives]) if positives and negatives else ([], [])
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.4f}"
-
-
-def _interval(bounds: list[float]) -> str:
-    return "–" if math.isnan(bounds[0]) else f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"

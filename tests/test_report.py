@@ -187,8 +187,10 @@ def test_no_f1_at_all(tmp_path: Path):
 
 
 def test_one_photograph_has_no_interval(tmp_path: Path):
-    html, markdown, scores = written(tmp_path, *make(tmp_path, {"1": 0.5}))
+    evaluation, samples = make(tmp_path, {"1": 0.5})
+    html, markdown, scores = written(tmp_path, evaluation, samples)
     f1 = shown(scores["whole"]["pooled"]["f1"])
+    assert f"f1 {f1} – {f1} " in " ".join(evaluation.table().split())
     assert Page(html).tables[0][1][1].split() == [f1, "–"]
     assert markdown_tables(markdown)[0][1][1:] == [f1, "–", f1, "–"]
 
