@@ -50,8 +50,8 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/long --encoders $(call named,paper) \
 		--fractions 0.25 --epochs 500
 	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --epochs 150 \
-		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-dice authors \
-		-- --crop 128 $(OPTIMISATION)
+		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-jitter \
+		ours-without-dice authors -- --crop 128 $(OPTIMISATION)
 	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-exudates --epochs 30 --folds 5 \
 		--presets ours ours-without-dice authors \
 		-- --target EX --fov crop --size 1024 --crop 256 $(OPTIMISATION)

@@ -134,8 +134,8 @@ def parse_args() -> argparse.Namespace:
     group = parser.add_argument_group("optimisation (Adam)")
     group.add_argument(
         "--preset", default="ours", choices=list(PRESETS),
-        help="decoder, loss, colours, and what the options below leave open; linear: a linear probe of the encoder's "
-        "maps; ours-without-...: less one part",
+        help="decoder, loss, colours, augmentation, and what the options below leave open; linear: a linear probe of "
+        "the encoder's maps; ours-without-...: less one part",
     )
     group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
     group.add_argument("--batch-size", type=positive_int, metavar="N", help="(ours: 4; authors: the set's, DRIVE 1)")
@@ -446,7 +446,7 @@ def train_one_epoch(
         generator = seeded_generator(args.seed, epoch, step)
         if args.non_finite == "skip":
             buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        images, masks = training_batch(batches[step], network_input, args.crop or None, generator)
+        images, masks = training_batch(batches[step], network_input, args.crop or None, preset.jitter, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)

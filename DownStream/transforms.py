@@ -1,4 +1,4 @@
-"""How a photograph becomes what the network sees, and back; the authors' augmentation in training."""
+"""How a photograph becomes what the network sees, and back; augmentation in training, the authors' and ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from DownStream.data import Photograph
 from DownStream.region import Region
-from DualScaleNet.views import standardise
+from DualScaleNet.views import DARK, standardise
 
 STRIDE = 32  # of c5
+JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,29 @@ class TrainingPhotograph:
 
 
 def training_batch(
-    photographs: list[TrainingPhotograph], network_input: NetworkInput, crop: int | None, generator: torch.Generator
+    photographs: list[TrainingPhotograph],
+    network_input: NetworkInput,
+    crop: int | None,
+    jitter: bool,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on their device.
 
     Args:
         crop: side of squares cut at random, padded where a photograph is smaller; None for the whole, padded.
+        jitter: the colours of standardised photographs.
     """
     pairs = [(each.image, each.masks) for each in photographs]
     for k, photograph in enumerate(photographs):
         if photograph.region:
             region = photograph.region.jittered(generator)
             pairs[k] = tuple(network_input.scale(region.cut(x)) for x in pairs[k])
-    if crop is not None:
-        return augment(pairs, (crop, crop), generator)
-    sizes = [network_input.padded(*image.shape[-2:]) for image, _ in pairs]
-    return augment(pairs, tuple(map(max, zip(*sizes, strict=True))), generator)
+    size = crop, crop
+    if crop is None:
+        sizes = [network_input.padded(*image.shape[-2:]) for image, _ in pairs]
+        size = tuple(map(max, zip(*sizes, strict=True)))
+    images, masks = augment(pairs, size, generator)
+    return jitter_channels(images, generator) if jitter else images, masks
 
 
 def augment(
@@ -140,6 +148,20 @@ def augment(
     out *= (within[0][:, :, None] & within[1][:, None, :])[:, None]
     out = F.pad(out, (0, size[1] - extent[1], 0, size[0] - extent[0]))
     return out[:, : images.shape[1]], out[:, images.shape[1] :]
+
+
+def jitter_channels(images: Tensor, generator: torch.Generator) -> Tensor:
+    """With p 0.7 every channel's contrast by a factor of e^-0.4 to e^0.4 and its mean by -0.2 to 0.2, on its own.
+
+    Other cameras, haze, and the retina's own change of colour from the disc to the rim. (N, 3, H, W) in [0, 1] -> the
+    same; what is dark stays as it is.
+    """
+    drawn = 2 * torch.rand(2, len(images), 3, 1, 1, generator=generator) - 1
+    drawn = (drawn * (torch.rand(len(images), 1, 1, 1, generator=generator) < JITTER_PROBABILITY)).to(images.device)
+    inside = images.mean(1, keepdim=True) > DARK
+    mean = (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
+    jittered = mean + JITTER_MEAN * drawn[0] + (JITTER_CONTRAST * drawn[1]).exp() * (images - mean)
+    return torch.where(inside, jittered.clamp(0, 1), images)
 
 
 def rotated(v: Tensor, u: Tensor, radians: Tensor) -> Tensor:

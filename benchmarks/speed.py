@@ -422,7 +422,7 @@ def table_augmentation(bench: Bench) -> Table:
                 torch.stack(each).to(bench.device)
 
         photographs = [TrainingPhotograph(Path(), *tensors)] * batch
-        ours = functools.partial(training_batch, photographs, network_input, crop, generator)
+        ours = functools.partial(training_batch, photographs, network_input, crop, False, generator)
         rates = bench.race({"reference": (theirs, batch), "ours": (ours, batch)})
         rows += compared(rates, "photographs/s", None, crop=f"{crop} px" if crop else "none", batch=batch)
     return Table(

@@ -23,7 +23,7 @@ from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
 from DownStream.train import check_frozen, read_training_set
-from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, training_batch
+from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, jitter_channels, training_batch
 from DualScaleNet.encoder import ARCHITECTURES, Encoder
 from DualScaleNet.runtime import UserError
 
@@ -295,6 +295,33 @@ def test_an_unturned_photograph_keeps_its_values():
     assert sum(any(torch.equal(255 * out, flip.float()) for flip in flips) for out in images) > 10
 
 
+def test_jitter_is_each_channels_own_and_leaves_the_dark():
+    image = 0.3 + 0.4 * torch.rand(1, 3, 40, 40, generator=generator())
+    image[..., :10] = 0.02
+    images = image.repeat(2000, 1, 1, 1)
+    jittered = jitter_channels(images, generator(1))
+    assert torch.equal(jittered[..., :10], images[..., :10])
+    assert jittered.min() >= 0 and jittered.max() <= 1
+    inside, before = jittered[..., 10:], image[..., 10:]
+    shift = inside.mean((2, 3)) - before.mean((2, 3))
+    contrast = inside.std((2, 3)) / before.std((2, 3))
+    changed = shift.abs().amax(1) > 1e-6
+    assert float(changed.float().mean()) == pytest.approx(0.7, abs=0.03)
+    assert 0.17 < shift.max() < 0.201 and -0.201 < shift.min() < -0.17
+    assert 1.4 < contrast.max() < math.exp(0.401) and math.exp(-0.401) < contrast.min() < 0.7
+    # What one channel undergoes says nothing of the others, nor its shift of its contrast.
+    drawn = torch.cat([shift, contrast.log()], 1)[changed]
+    assert (torch.corrcoef(drawn.T) - torch.eye(6)).abs().max() < 0.12
+
+
+def test_only_ours_is_jittered():
+    photographs = [TrainingPhotograph(Path(), picture(), picture()[:1] > 127)] * 8
+    network_input = NetworkInput("pad", 96)
+    plain, jittered = (training_batch(photographs, network_input, 64, on, generator()) for on in (False, True))
+    assert torch.equal(plain[1], jittered[1]) and not torch.equal(plain[0], jittered[0])
+    assert OURS.jitter and not AUTHORS.jitter and not LINEAR.jitter
+
+
 def test_only_standardised_photographs_lose_their_background(trees):
     sample = find_drive(trees / "DRIVE", ["vessels"])["train"][0]
     args = argparse.Namespace(target=["vessels"], fov=[], roi="full")
@@ -309,9 +336,9 @@ def test_whole_photographs_are_padded_and_crops_are_cut():
     pictures = [picture(50, 70, seed) for seed in range(20)]
     photographs = [TrainingPhotograph(Path(), each, each[:2] > 127) for each in pictures]
     network_input = NetworkInput("pad", 96)
-    images, labels = training_batch(photographs, network_input, None, generator(2))
+    images, labels = training_batch(photographs, network_input, None, False, generator(2))
     assert images.shape == (20, 3, 96, 96) and labels.shape == (20, 2, 96, 96)
-    images, labels = training_batch(photographs, network_input, 64, generator())
+    images, labels = training_batch(photographs, network_input, 64, False, generator())
     assert images.shape == (20, 3, 64, 64) and labels.shape == (20, 2, 64, 64)
     assert images[:, :, 50:].abs().max() == 0  # the photographs are lower than the crop
 
