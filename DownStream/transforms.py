@@ -85,17 +85,18 @@ def training_batch(
 
     Args:
         crop: side of squares cut at random, padded where a photograph is smaller; None for the whole, padded.
-        jitter: the colours of standardised photographs.
+        jitter: the colours too, by `jitter_channels`.
     """
     pairs = [(each.image, each.masks) for each in photographs]
     for k, photograph in enumerate(photographs):
         if photograph.region:
             region = photograph.region.jittered(generator)
             pairs[k] = tuple(network_input.scale(region.cut(x)) for x in pairs[k])
-    size = crop, crop
     if crop is None:
         sizes = [network_input.padded(*image.shape[-2:]) for image, _ in pairs]
         size = tuple(map(max, zip(*sizes, strict=True)))
+    else:
+        size = crop, crop
     images, masks = augment(pairs, size, generator)
     return jitter_channels(images, generator) if jitter else images, masks
 
