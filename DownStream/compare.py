@@ -8,7 +8,7 @@ Presets of train.py can be compared as well.
 What stands behind -- goes to DownStream/train.py as it is. Every seed holds out a fold of the training list of its own,
 the same for all encoders, and nothing is chosen on it. Writes into --out: table.md, results.csv (one row a training),
 per_image.csv, curve.png. Trainings that are done are not run again, so a comparison can be stopped and extended; done
-with other options or encoders they are refused.
+with other options, an older recipe or another encoder they are refused.
 """
 
 import argparse
@@ -171,21 +171,24 @@ def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
 
 
 def made_with(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
-    """What a cell's scores depend on: train.py's options, and the content of the encoder's file."""
+    """What a cell's scores depend on: train.py's options, what the preset's name stands for, the encoder's file."""
     path = Path(cell.encoder)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    return {"options": options_of(cell, args), "encoder_sha256": digest}
+    return {"options": options_of(cell, args), "preset": repr(PRESETS[cell.preset]), "encoder_sha256": digest}
 
 
 def refuse_other(cell: Cell, args: argparse.Namespace) -> None:
-    """A cell that was made with other options or another encoder is no part of this comparison.
+    """A cell that was made with other options, an older recipe or another encoder is no part of this comparison.
 
     Raises:
         UserError: names the cell.
     """
     stamp = cell.folder(args.out) / "cell.json"
     if stamp.exists() and json.loads(stamp.read_text()) != made_with(cell, args):
-        raise UserError(f"{stamp.parent} was made with other options or another encoder: choose another --out")
+        raise UserError(
+            f"{stamp.parent} was made with other options, an older recipe or another encoder: delete it or choose "
+            "another --out"
+        )
 
 
 def train_and_score(cell: Cell, args: argparse.Namespace, stop: StopSignal) -> None:

@@ -1,6 +1,7 @@
 """The comparison of encoders: its trainings, its table, and the significance of a difference."""
 
 import os
+import re
 import time
 
 import faults
@@ -33,9 +34,17 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     assert len(written) == 4
     run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, "--seeds", 0, 1, *small)
     file_as_random = ("--encoders", encoders[-1].replace("both", "random"))
-    for other in ((*arguments, *encoders, *small[:-1], 4), (*arguments, *file_as_random, *small)):
-        stderr = run_script("DownStream/compare.py", *other, code=1).stderr
-        assert "random-frozen-ours-0.5-0 was made with other options or another encoder: choose another --out" in stderr
+    same, other_options = (*arguments, *encoders, *small), (*arguments, *encoders, *small[:-1], 4)
+
+    def refused_cell(*command):
+        stderr = run_script("DownStream/compare.py", *command, code=1).stderr
+        return re.search(r"(\S+) was made with other options, an older recipe or another encoder: delete it", stderr)[1]
+
+    first = str(out / "cells" / "random-frozen-ours-0.5-0")
+    assert refused_cell(*other_options) == refused_cell(*arguments, *file_as_random, *small) == first
+    stamp = out / "cells" / "both-frozen-ours-1-0" / "cell.json"
+    stamp.write_text(stamp.read_text().replace("dice_weight=1.0", "dice_weight=2.0"))
+    assert refused_cell(*same) == str(stamp.parent)
     assert all(path.stat().st_mtime_ns == before for path, before in written)
     assert [row["seed"] for row in rows(out / "results.csv")] == ["0", "0", "1", "1"]
 
