@@ -33,7 +33,7 @@ OPTIONS_steady := --recipe steady
 OPTIONS_global := --weights 1 0 0.8 0.2
 OPTIONS_local := --weights 0 1 0.8 0.2
 named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
-COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS) --seeds 0 1
+COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
 PARTS := $(COMPARE) --encoders random --fractions 1
 OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
 
