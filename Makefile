@@ -45,6 +45,8 @@ evidence: $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
 		--encoders $(call named,paper steady global) --presets linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256
+	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc-ours \
+		--encoders $(call named,paper global) --fractions 0.25 --epochs 20 -- --target OD --size 256
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady) \
 		--presets authors --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/long --encoders $(call named,paper) \
