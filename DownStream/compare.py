@@ -310,7 +310,8 @@ def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
     figure = Figure(figsize=(4.5 * len(MEASURES), 4), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
-        for title in dict.fromkeys(cell.title for cell in cells):
+        titles = list(dict.fromkeys(cell.title for cell in cells))
+        for number, title in enumerate(titles):
             by_fraction = defaultdict(list)
             for row in results:
                 if row["encoder"] == title:
@@ -318,7 +319,8 @@ def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
             fractions = sorted(by_fraction)
             means = [np.mean(by_fraction[f]) for f in fractions]
             bars = [np.std(by_fraction[f], ddof=1) if len(by_fraction[f]) > 1 else 0 for f in fractions]
-            axes.errorbar([100 * f for f in fractions], means, bars, marker="o", capsize=3, label=title)
+            aside = 1.03 ** (number - (len(titles) - 1) / 2)  # so that no bar hides another
+            axes.errorbar([100 * f * aside for f in fractions], means, bars, marker="o", capsize=3, label=title)
         axes.set(xlabel="labelled photographs used, %", ylabel=label, xscale="log")
         ticks = sorted({100 * row["fraction"] for row in results})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
