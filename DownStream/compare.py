@@ -186,8 +186,8 @@ def refuse_other(cell: Cell, args: argparse.Namespace) -> None:
     stamp = cell.folder(args.out) / "cell.json"
     if stamp.exists() and json.loads(stamp.read_text()) != made_with(cell, args):
         raise UserError(
-            f"{stamp.parent} was made with other options, an older recipe or another encoder: delete it or choose "
-            "another --out"
+            f"{stamp.parent} was made with other options, an older recipe or another encoder: choose another --out "
+            "or delete it"
         )
 
 
@@ -309,8 +309,8 @@ def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
     """Score against share of labels, a line for each encoder; bars are the standard deviation over seeds."""
     figure = Figure(figsize=(4.5 * len(MEASURES), 4), layout="constrained")
     FigureCanvasAgg(figure)
+    titles = list(dict.fromkeys(cell.title for cell in cells))
     for axes, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items(), strict=True):
-        titles = list(dict.fromkeys(cell.title for cell in cells))
         for number, title in enumerate(titles):
             by_fraction = defaultdict(list)
             for row in results:

@@ -38,7 +38,7 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
 
     def refused_cell(*command):
         stderr = run_script("DownStream/compare.py", *command, code=1).stderr
-        return re.search(r"(\S+) was made with other options, an older recipe or another encoder: delete it", stderr)[1]
+        return re.search(r"(\S+) was made with other options, an older recipe or another encoder: choose", stderr)[1]
 
     first = str(out / "cells" / "random-frozen-ours-0.5-0")
     assert refused_cell(*other_options) == refused_cell(*arguments, *file_as_random, *small) == first
