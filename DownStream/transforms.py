@@ -135,17 +135,20 @@ def augment(
         for packed, x in zip((images, masks), pairs[k], strict=True):
             packed[k, :, : bottom + 1 - top, : right + 1 - left] = x[:, top : bottom + 1, left : right + 1]
 
-    v, u, radians, origin = (x.to(device, torch.float32) for x in (v, u, radians, middle - first + 0.5))
+    v, u, radians, origin = (
+        x.to(device, torch.float32, non_blocking=True) for x in (v, u, radians, middle - first + 0.5)
+    )
     position = rotated(v, u, radians) + origin[:, None, None]
     # In coordinates in which the packed photographs span [-1, 1], columns first.
-    grid = (position * torch.tensor([2 / height, 2 / width]).to(device) - 1).flip(-1)
+    scale = torch.tensor([2 / height, 2 / width]).to(device, non_blocking=True)
+    grid = (position * scale - 1).flip(-1)
     images, masks = images.float() / 255, masks.float()
     out = F.grid_sample(torch.cat([images, masks], 1), grid, "nearest", align_corners=False)
     if turned.any():
-        index = turned.nonzero()[:, 0].to(device)
+        index = turned.nonzero()[:, 0].to(device, non_blocking=True)
         smooth = F.grid_sample(images[index], grid[index], "bicubic", align_corners=False)
         out[index, : images.shape[1]] = smooth.clamp(0, 1)
-    within = [(torch.arange(extent[k]) < visible[:, k, None]).to(device) for k in (0, 1)]
+    within = [(torch.arange(extent[k]) < visible[:, k, None]).to(device, non_blocking=True) for k in (0, 1)]
     out *= (within[0][:, :, None] & within[1][:, None, :])[:, None]
     out = F.pad(out, (0, size[1] - extent[1], 0, size[0] - extent[0]))
     return out[:, : images.shape[1]], out[:, images.shape[1] :]
@@ -158,7 +161,8 @@ def jitter_channels(images: Tensor, generator: torch.Generator) -> Tensor:
     same; what is dark stays as it is.
     """
     drawn = 2 * torch.rand(2, len(images), 3, 1, 1, generator=generator) - 1
-    drawn = (drawn * (torch.rand(len(images), 1, 1, 1, generator=generator) < JITTER_PROBABILITY)).to(images.device)
+    drawn = drawn * (torch.rand(len(images), 1, 1, 1, generator=generator) < JITTER_PROBABILITY)
+    drawn = drawn.to(images.device, non_blocking=True)
     inside = images.mean(1, keepdim=True) > DARK
     mean = (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
     jittered = mean + JITTER_MEAN * drawn[0] + (JITTER_CONTRAST * drawn[1]).exp() * (images - mean)

@@ -236,7 +236,7 @@ def batches(photographs: np.ndarray | Tensor, indices: list[np.ndarray], device:
 
     def read(index: np.ndarray) -> Tensor:
         if isinstance(photographs, Tensor):
-            return photographs[torch.from_numpy(index).to(photographs.device)]
+            return photographs[torch.from_numpy(index).to(photographs.device, non_blocking=True)]
         batch = torch.from_numpy(photographs[index])
         return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
 

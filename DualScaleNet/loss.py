@@ -28,12 +28,11 @@ def local_loss(
         predictions: p(x), (N, cells, D), cells row by row.
         projections: z(y), (N, cells, D); without a graph where the recipe stops the gradient.
     """
-    cells = predictions.shape[1]
     positive = (1 - F.cosine_similarity(predictions, projections, dim=-1)).mean(0).sum()
-    # Mirroring through the centre reverses the row-by-row order. A cell that is its own mirror image has no negative.
-    has_negative = torch.arange(cells) != cells - 1 - torch.arange(cells)
-    mirrored = projections.flip(1)
-    negative = F.cosine_similarity(predictions[:, has_negative], mirrored[:, has_negative], dim=-1).mean(0).sum()
+    # Mirroring through the centre reverses the row-by-row order.
+    to_mirrored = F.cosine_similarity(predictions, projections.flip(1), dim=-1)
+    half = predictions.shape[1] // 2  # the cell in the middle, where there is one, is its own mirror image
+    negative = torch.cat([to_mirrored[:, :half], to_mirrored[:, -half:]], 1).mean(0).sum()
     return LocalLoss(positive_weight * positive + negative_weight * negative, positive, negative)
 
 

@@ -253,7 +253,7 @@ def main() -> None:
         row = train_one_epoch(network, optimizer, scaler, photographs, args, start, keep, files_of, bar)
         if rank == 0:
             log.append(row)
-        for name, warning in collapse_warnings(row).items():
+        for name, warning in collapse_warnings(row, args.batch_size // processes - 1).items():
             if name not in warned:
                 warn(f"epoch {epoch + 1}: {warning}")
                 warned.add(name)

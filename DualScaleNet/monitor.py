@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from DualScaleNet.model import Embeddings
 
-# Below these a run deserves a look: a share of the healthy deviation, and a number of dimensions.
+# Below these a run deserves a look: a share of the healthy deviation, and a number of dimensions, or half of as many as
+# a small batch can have.
 MIN_DEVIATION = 0.25
 MIN_RANK = 4.0
 
@@ -32,8 +33,8 @@ def channel_deviation(vectors: Tensor) -> float:
 
 def effective_rank(vectors: Tensor) -> float:
     """(N, views, D), centred within each view -> between 1 and D; 0 if all images agree."""
-    centred = (vectors.double() - vectors.double().mean(0)).flatten(0, 1)
-    singular = torch.linalg.svdvals(centred)
+    vectors = vectors.cpu().double()
+    singular = torch.linalg.svdvals((vectors - vectors.mean(0)).flatten(0, 1))
     if singular.sum() == 0:
         return 0.0
     share = singular / singular.sum()
@@ -48,8 +49,8 @@ def colour_share(vectors: Tensor, views: Tensor) -> float | None:
     Args:
         views: (N, V, 3, H, W), of which the vectors are the projections.
     """
-    colours = torch.cat([views.mean((-2, -1)), views.std((-2, -1))], -1).double()
-    x, y = ((each - each.mean(0)).flatten(0, 1) for each in (colours, vectors.double()))
+    colours = torch.cat([views.mean((-2, -1)), views.std((-2, -1))], -1)
+    x, y = ((each - each.mean(0)).flatten(0, 1) for each in (colours.cpu().double(), vectors.cpu().double()))
     freedom = len(x) - views.shape[1]
     if freedom <= 2 * x.shape[1] or not y.any():
         return None
@@ -73,9 +74,17 @@ def collapse_report(embeddings: Embeddings, patches: Tensor, whole: Tensor) -> d
     return report
 
 
-def collapse_warnings(report: dict[str, float | None]) -> dict[str, str]:
-    """A sentence for each measure of `collapse_report` that is below its bound; other keys are passed over."""
-    bounds = {"std": ("channel deviation (1 is healthy)", MIN_DEVIATION), "rank": ("effective rank (of 128)", MIN_RANK)}
+def collapse_warnings(report: dict[str, float | None], most: int) -> dict[str, str]:
+    """A sentence for each measure of `collapse_report` that is below its bound; other keys are passed over.
+
+    Args:
+        most: axes that one view of the batch can have: its images less one, since they are centred. Of up to three
+            images the rank is at least 1 unless all agree, so that it warns of nothing else.
+    """
+    bounds = {
+        "std": ("channel deviation (1 is healthy)", MIN_DEVIATION),
+        "rank": ("effective rank (of 128)", min(MIN_RANK, most / 2)),
+    }
     warnings = {}
     for name, value in report.items():
         vectors, _, measure = name.rpartition("_")

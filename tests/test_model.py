@@ -8,7 +8,7 @@ from torch import nn
 
 from DualScaleNet.encoder import ARCHITECTURES, Encoder
 from DualScaleNet.loss import global_loss, local_loss
-from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector
+from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector, separate_views
 
 
 def parameters(module: nn.Module) -> int:
@@ -61,9 +61,9 @@ def test_per_view_batch_norm_is_the_loop_over_views(shape, affine):
     loop = copy.deepcopy(batched)
     target = torch.randn_like(x)
 
-    batched.views = views
     a = x.clone().requires_grad_()
-    out = batched(a.flatten(0, 1)).unflatten(0, (shape[0], views))
+    with separate_views([batched], views):
+        out = batched(a.flatten(0, 1)).unflatten(0, (shape[0], views))
     (out * target).sum().backward()
     b = x.clone().requires_grad_()
     expected = torch.stack([loop(b[:, v]) for v in range(views)], 1)

@@ -61,11 +61,22 @@ def test_warnings_name_what_fell_below_which_bound():
     torch.manual_seed(0)
     healthy, point = torch.randn(256, 2, 128), torch.zeros(256, 2, 128)
     report = collapse_report(Embeddings(healthy, healthy, healthy, point), *[torch.rand(256, 2, 3, 4, 4)] * 2)
-    assert set(collapse_warnings({"epoch": 0, "loss": -2.0, "negative": -1.4} | report)) == {
+    assert set(collapse_warnings({"epoch": 0, "loss": -2.0, "negative": -1.4} | report, 255)) == {
         "global_projection_std",
         "global_projection_rank",
     }
-    assert "effective rank (of 128) of the local projections is 3.00, below" in (
-        collapse_warnings({"local_projection_rank": 3.0})["local_projection_rank"]
+    assert "effective rank (of 128) of the local projections is 3.00, below 4" in (
+        collapse_warnings({"local_projection_rank": 3.0}, 255)["local_projection_rank"]
     )
-    assert not collapse_warnings({"local_projection_rank": MIN_RANK, "local_projection_std": 0.3})
+    assert not collapse_warnings({"local_projection_rank": MIN_RANK, "local_projection_std": 0.3}, 255)
+
+
+@pytest.mark.parametrize("images", [2, 3, 4, 6, 8])
+def test_a_small_batch_is_not_blamed_for_its_size(images):
+    """The views of an image alike, as they shall become: no more axes than images less one. Collapse is still seen."""
+    torch.manual_seed(0)
+    healthy = torch.randn(images, 1, 128) + 0.1 * torch.randn(images, 9, 128)
+    one_axis = torch.randn(images, 1, 1) * torch.randn(128) + torch.zeros(1, 9, 1)
+    for vectors, warned in ((healthy, False), (one_axis, images > 3), (torch.ones(images, 9, 128), True)):
+        report = {"local_projection_rank": effective_rank(vectors)}
+        assert bool(collapse_warnings(report, images - 1)) == warned

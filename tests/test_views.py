@@ -118,9 +118,27 @@ def test_rotation_is_torchvisions():
 @pytest.mark.parametrize("name, low, high", [("brightness", 0.8, 1.2), ("contrast", 0.8, 1.2), ("saturation", 0, 2)])
 def test_colour_operations_are_torchvisions(name, low, high):
     factors = views.uniform(6, low, high, generator())
-    ours = getattr(views, f"adjust_{name}")(images(), factors.view(-1, 1, 1, 1))
+    masks = (torch.full((6, 1, 1, 1), name == kind) for kind in ("brightness", "contrast"))
+    ours = views.blend(images(), factors.view(-1, 1, 1, 1), *masks)
     for image, factor, adjusted in zip(images(), factors, ours, strict=True):
         assert torch.allclose(getattr(T, f"adjust_{name}")(image, factor.item()), adjusted, atol=1e-6)
+
+
+def test_jitter_takes_each_operation_once_in_the_drawn_order():
+    """Against torchvision's operations, image by image."""
+    pictures = images(24, 8, 8)
+    ours = views.color_jitter(pictures, generator(5))
+    g = generator(5)
+    factors = [views.uniform(24, 1 - by, 1 + by, g) for by in (views.BRIGHTNESS, views.CONTRAST, views.SATURATION)]
+    factors.append(views.uniform(24, -views.HUE, views.HUE, g))
+    orders = torch.rand(24, 4, generator=g).argsort(1)
+    assert len({tuple(order) for order in orders.tolist()}) > 12
+    for k, order in enumerate(orders.tolist()):
+        image = pictures[k]
+        for operation in order:
+            name = ("brightness", "contrast", "saturation", "hue")[operation]
+            image = getattr(T, f"adjust_{name}")(image, factors[operation][k].item())
+        assert torch.allclose(image, ours[k], atol=2e-5), order
 
 
 def test_hue_is_torchvisions_even_for_grey_and_black():
