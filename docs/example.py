@@ -2,10 +2,11 @@
 
     python docs/example.py PHOTOGRAPH VESSELS DISC
 
-PHOTOGRAPH is IDRiD_57.jpg of IDRiD's test set (Porwal et al. 2018, CC BY 4.0), VESSELS and DISC are probability maps
-of DownStream/predict.py for it, in any size. Here both networks had a random, frozen encoder: vessels trained on
-DRIVE's 20 training photographs (--val-fraction 0 --epochs 160) and shown the photograph at 662 px, at which its field
-of view is about as wide as DRIVE's; the disc trained on IDRiD's 54 (--target OD --size 256 --val-fraction 0 --epochs 16).
+PHOTOGRAPH is IDRiD_57.jpg of IDRiD's test set (Porwal et al. 2018, CC BY 4.0). VESSELS and DISC are probability maps
+that DownStream/predict.py wrote for it, in any size. Both networks had a random, frozen encoder. Vessels were trained
+on DRIVE's 20 training photographs (--val-fraction 0 --epochs 160); that network saw the photograph at a width of
+662 px, where its field of view is about as wide as DRIVE's. The disc was trained on IDRiD's 54 training photographs
+(--target OD --size 256 --val-fraction 0 --epochs 16).
 """
 
 import argparse
