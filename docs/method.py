@@ -1,4 +1,4 @@
-"""Draws docs/method.png, the picture of the method at the top of the README: pretraining above, segmentation below.
+"""Draws docs/method.png, the README's picture of the method: pretraining above, segmentation below.
 
     python docs/method.py
 
