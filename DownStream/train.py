@@ -12,6 +12,7 @@ args.json, split.json. The same command goes on where a stopped run left off. Do
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -195,6 +196,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("training for segmentation runs in one process: start it without torchrun")
     device = select_device(args.device)
     settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
     around = [settings.disc] if args.roi == "disc" else []

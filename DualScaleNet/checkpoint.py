@@ -7,6 +7,8 @@ An encoder file holds: arch, scaling, state (torchvision's parameter names), rec
 import os
 import pickle
 import zipfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,9 @@ def load_latest(path: Path, kind: str) -> dict[str, Any] | None:
 def restore(path: Path, content: dict[str, Any], parts: dict[str, Any]) -> None:
     """Gives each part, a network or an optimiser, its state from a checkpoint that was read from `path`.
 
+    An optimiser's moments take the memory layout of their parameter. They keep that of the device that saved them
+    otherwise, and the fused Adam, which goes by memory alone, would give a weight another one's moments.
+
     Raises:
         UserError: a state does not fit; names what is missing, unexpected or of another shape.
     """
@@ -104,6 +109,27 @@ def restore(path: Path, content: dict[str, Any], parts: dict[str, Any]) -> None:
             part.load_state_dict(content[name])
         except (RuntimeError, ValueError) as error:
             raise UserError(f"the {name} in {path} does not fit: {' '.join(str(error).split())}") from None
+        if isinstance(part, torch.optim.Optimizer):
+            for parameter, state in part.state.items():
+                for key, value in state.items():
+                    if value.shape == parameter.shape and value.stride() != parameter.stride():
+                        state[key] = torch.empty_like(parameter).copy_(value)
+
+
+def fingerprint(*states: dict[str, Any]) -> int:
+    """Of state dicts: changes with any tensor's values, not with their memory layout or device."""
+    result = 0
+    for tensor in _tensors(states):
+        result = zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy(), result)
+    return result
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(each)
 
 
 def _is_ours(content: Any) -> bool:

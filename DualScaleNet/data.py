@@ -112,6 +112,15 @@ def _content(path: Path) -> bytes:
     return digest.digest()
 
 
+def sizes_of(paths: list[Path]) -> str:
+    """Changes with the size of any file, and with their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with suppress(OSError):  # whoever decodes it names it
+            digest.update(f"{_size(path)} ".encode())
+    return digest.hexdigest()[:12]
+
+
 @dataclass(frozen=True)
 class Photographs:
     """Decoded photographs, uint8 RGB (N, size, size, 3), memory-mapped; their N files; why the others are not there."""
@@ -177,7 +186,6 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
             else:
                 array[rows] = image
                 rows += 1
-        array.flush()
         _shorten(temporary, rows)
         write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
 

@@ -2,7 +2,7 @@
 
     python DualScaleNet/main.py                                   # DDR in Dataset/ddr_757, the authors' settings
     python DualScaleNet/main.py --data photographs --epochs 300   # any folders of photographs
-    torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine
+    torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine; more: docs/machines.md
 
 Writes into the run folder: encoder.pth (what DownStream/train.py takes), last.pth (to go on from), snapshots of the
 encoder, log.csv, curves.png, args.json. The same command goes on where a stopped run left off.
@@ -15,17 +15,25 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
-from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from DualScaleNet.checkpoint import load_checkpoint, load_latest, restore, save_encoder, save_latest
-from DualScaleNet.data import Photographs, batches, find_duplicates, find_photographs, hold, load_photographs
+from DualScaleNet.checkpoint import fingerprint, save_encoder
+from DualScaleNet.data import (
+    Photographs,
+    batches,
+    find_duplicates,
+    find_photographs,
+    hold,
+    load_photographs,
+    sizes_of,
+)
 from DualScaleNet.encoder import ARCHITECTURES
 from DualScaleNet.files import claim
 from DualScaleNet.finite import FilesOf, describe_step, refuse_broken_losses, refuse_broken_weights
@@ -41,10 +49,11 @@ from DualScaleNet.options import (
     plain_options,
     positive,
     positive_int,
-    refuse_changes,
     weight,
 )
+from DualScaleNet.processes import Processes, joined_processes
 from DualScaleNet.recipes import RECIPES
+from DualScaleNet.resume import resume, save
 from DualScaleNet.runlog import RunLog, write_options
 from DualScaleNet.runtime import (
     ROOT,
@@ -53,9 +62,9 @@ from DualScaleNet.runtime import (
     StopSignal,
     UserError,
     autocast,
+    code_version,
     grad_scaler,
-    join_processes,
-    largest,
+    resolve_precision,
     run_script,
     seeded_generator,
     select_device,
@@ -72,8 +81,7 @@ PANELS = {
     "share of colour": ["local_projection_colour", "global_projection_colour"],
 }
 
-# What may differ when a run goes on: none of it changes what an epoch computes.
-FREE_OPTIONS = set("epochs run_dir resume cache max_bad device non_finite snapshot_every save_minutes".split())
+FOLDERS = {"data", "cache", "run_dir"}  # may lie elsewhere on another host
 
 
 def parse_args() -> argparse.Namespace:
@@ -161,8 +169,8 @@ def parse_args() -> argparse.Namespace:
     )
     group.add_argument(
         "--resume", default="auto", metavar="auto|never|force|FILE",
-        help="auto goes on with the run in --run-dir if there is one, never starts over, force goes on although "
-        "options differ, FILE goes on from a last.pth",
+        help="auto goes on with the run in --run-dir if there is one, on any host; never starts over, force goes on "
+        "although options differ, FILE goes on from a last.pth",
     )
     group.add_argument(
         "--snapshot-every", type=positive_int, default=500, metavar="N",
@@ -183,12 +191,20 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    args = parse_args()
+    with joined_processes() as processes:
+        pretrain(parse_args(), processes)
+
+
+def pretrain(args: argparse.Namespace, processes: Processes) -> None:
     device = select_device(args.device)
-    rank, processes = join_processes(device)
-    found = open_photographs(args, rank)
+    rank = processes.rank
+    options = {f"--{name}": value for name, value in plain_options(args).items() if name not in FOLDERS}
+    machine = {"device": device.type, "precision": resolve_precision(device, args.precision)}
+    processes.require_alike(lambda: {"code": code_version(), "PyTorch": torch.__version__, **machine, **options})
+    found = open_photographs(args, processes)
+    processes.connect_devices(device)
     photographs = hold(found.array, device)
-    parts = processes * args.accumulate
+    parts = processes.count * args.accumulate
     if args.batch_size % parts or args.batch_size < 2 * parts:
         what = "processes" if args.accumulate == 1 else "parts (processes x --accumulate)"
         raise UserError(f"--batch-size {args.batch_size}: each of {parts} {what} needs two or more, all alike")
@@ -206,20 +222,31 @@ def main() -> None:
     )
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), args.lr, weight_decay=args.weight_decay, fused=True)
-    scaler = grad_scaler(device, args.precision)
-    done, rows = resume(args, model, optimizer, scaler, len(photographs))
-    if done.epoch >= args.epochs:
-        print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
-        return
-    network = model
-    if processes > 1:
+    state = {"model": model, "optimizer": optimizer, "scaler": grad_scaler(device, args.precision)}
+    run = resume(args, processes, state, len(photographs))
+    done, network = run.done, model
+    if processes.count > 1:
         network = DistributedDataParallel(
             model, [device.index] if device.type == "cuda" else None, find_unused_parameters=0 in args.weights[:2]
         )
+    processes.require_alike(
+        lambda: {
+            "position": [done.epoch, done.step],
+            "weights": fingerprint(model.state_dict()),
+            "Adam's moments": fingerprint(optimizer.state_dict()),
+        }
+    )
+    if rank == 0 and run.elsewhere:  # whoever is first has all of the run
+        save(args, state, run, done, len(photographs))
+        RunLog(args.run_dir, run.rows).draw_curves(PANELS)
+    if done.epoch >= args.epochs:
+        if rank == 0:
+            print(f"{args.run_dir} is already at epoch {done.epoch}: raise --epochs to go on")
+        return
 
     if rank == 0:
         write_options(args.run_dir, plain_options(args))
-        log = RunLog(args.run_dir, rows)
+        log = RunLog(args.run_dir, run.rows)
         print(f"{len(photographs)} photographs, {steps} steps an epoch, {args.arch} on {device} -> {args.run_dir}")
     warned: set[str] = set()
     stop, saved = StopSignal(), -math.inf
@@ -232,15 +259,15 @@ def main() -> None:
         """After every step: saves if it is time to, or because a signal ends the run; all processes decide alike."""
         nonlocal saved
         due = rank == 0 and (now or time.monotonic() - saved > 60 * args.save_minutes)
-        verdict = largest(stop.number or due)  # SIGINT is 2, SIGTERM 15
+        verdict = processes.largest(stop.number or due)  # SIGINT is 2, SIGTERM 15
         if verdict and progress.losses is not None:
-            merge(progress.losses)
+            processes.add_up(progress.losses)
             if args.non_finite == "stop":
                 refuse_broken_losses(progress, files_of)
             progress.losses.mul_(rank == 0)  # the first process carries them on for all
         if verdict and rank == 0:
             refuse_broken_weights(model, progress)
-            save(args, model, optimizer, scaler, progress, log.rows, len(photographs))
+            save(args, state, run, progress, len(photographs))
             log.draw_curves(PANELS)
             saved = time.monotonic()
         if verdict > 1:
@@ -250,7 +277,7 @@ def main() -> None:
     bar = tqdm(total=total, initial=initial, unit="photo", disable=None if rank == 0 else True)
     for epoch in range(done.epoch, args.epochs):
         start = done if epoch == done.epoch else Progress(epoch)
-        row = train_one_epoch(network, optimizer, scaler, photographs, args, start, keep, files_of, bar)
+        row = train_one_epoch(network, state, photographs, args, processes, start, keep, files_of, bar)
         if rank == 0:
             log.append(row)
         for name, warning in collapse_warnings(row, args.batch_size // processes - 1).items():
@@ -267,9 +294,17 @@ def main() -> None:
         print(f"{args.run_dir / 'encoder.pth'}: epoch {args.epochs}, loss {row['loss']:.4f}")
 
 
-def open_photographs(args: argparse.Namespace, rank: int) -> Photographs:
-    """All photographs that can be read, in the cache; the first process decodes them, the others wait."""
+def open_photographs(args: argparse.Namespace, processes: Processes) -> Photographs:
+    """All photographs that can be read, in the cache; for each cache one process decodes them, the others wait.
+
+    Raises:
+        UserError: the hosts have different photographs, or too many are unreadable.
+    """
+    rank = processes.rank
     paths, counts = find_photographs(args.data, args.splits)
+    processes.require_alike(
+        lambda: {"the number of photographs": len(paths), "the photographs' sizes or order": sizes_of(paths)}
+    )
     left_out = {split: n for split, n in counts.items() if split and split not in args.splits}
     if rank == 0 and left_out:
         print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
@@ -279,24 +314,26 @@ def open_photographs(args: argparse.Namespace, rank: int) -> Photographs:
     photographs = load_photographs(paths, args.image_size, RECIPES[args.recipe].antialias, args.cache, args.max_bad)
     for why in photographs.unreadable.values():
         warn(f"left out: {why}")
+    bad = photographs.unreadable
+    processes.require_alike(lambda: {"the unreadable photographs": [k for k, path in enumerate(paths) if path in bad]})
     return photographs
 
 
 def train_one_epoch(
     network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    state: dict[str, Any],
     photographs: np.ndarray | torch.Tensor,
     args: argparse.Namespace,
+    processes: Processes,
     start: Progress,
     keep: Callable[[Progress], None],
     files_of: FilesOf,
     bar: tqdm,
 ) -> dict[str, float]:
     """The rest of a pass over the photographs, whose order is the epoch's own. Returns the row of `log.csv`."""
-    rank, processes = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    rank, optimizer, scaler = processes.rank, state["optimizer"], state["scaler"]
     device = next(network.parameters()).device
-    steps, share = len(photographs) // args.batch_size, args.batch_size // processes
+    steps, share = len(photographs) // args.batch_size, args.batch_size // processes.count
     epoch = start.epoch
     order = epoch_order(args.seed, epoch, len(photographs))
     names = ("loss", "global", "local", "positive", "negative")
@@ -327,7 +364,7 @@ def train_one_epoch(
             buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
         for part in zip(*(views.chunk(args.accumulate) for views in (x, y, whole)), strict=True):
             last = len(passes) + 1 == args.accumulate
-            with nullcontext() if last or processes == 1 else network.no_sync():
+            with nullcontext() if last or processes.count == 1 else network.no_sync():
                 with autocast(device, args.precision):
                     embeddings = Embeddings(*(vectors.float() for vectors in network(*part)))
                 local = local_loss(*embeddings[:2], *cell_weights)
@@ -336,7 +373,7 @@ def train_one_epoch(
                 scaler.scale(loss / args.accumulate).backward()
             passes.append([vectors.detach() for vectors in embeddings])
             losses[step] += torch.stack([loss, globally, *local]).detach() / args.accumulate
-        if args.non_finite == "skip" and largest(not losses[step].isfinite().all()):
+        if args.non_finite == "skip" and processes.largest(not losses[step].isfinite().all()):
             for buffer, before in buffers:
                 buffer.copy_(before)
             warn(f"{describe_step(Progress(epoch, step, losses), step, files_of)}: skipped")
@@ -352,13 +389,13 @@ def train_one_epoch(
             bar.set_postfix(epoch=epoch + 1, loss=f"{losses[: step + 1, 0].nanmean().item():.4f}")
         if step + 1 < steps:
             keep(Progress(epoch, step + 1, losses))
-    merge(losses)
+    processes.add_up(losses)
     if args.non_finite == "stop":
         refuse_broken_losses(Progress(epoch, steps, losses), files_of)
     finite = losses[losses.isfinite().all(1)]
     if not kept:
         raise UserError(f"no loss of epoch {epoch + 1} was finite: lower --lr or use --precision float32")
-    means = dict(zip(names, (finite.mean(0) / processes).tolist(), strict=True))
+    means = dict(zip(names, (finite.mean(0) / processes.count).tolist(), strict=True))
     speed = (steps - start.step) * args.batch_size / (time.monotonic() - started)
     embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*kept, strict=True)))
     row = {"epoch": epoch + 1, **means, "lr": rate, "images_per_second": speed, "skipped": steps - len(finite)}
@@ -368,62 +405,6 @@ def train_one_epoch(
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """In which order an epoch takes its photographs."""
     return torch.randperm(count, generator=seeded_generator(seed, epoch)).numpy()
-
-
-def merge(losses: torch.Tensor) -> None:
-    """Adds up the processes' shares, in place."""
-    if distributed.is_initialized():
-        distributed.all_reduce(losses)
-
-
-def resume(
-    args: argparse.Namespace,
-    model: DualScaleNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    images: int,
-) -> tuple[Progress, list[dict]]:
-    """Loads the run to go on with, if there is one. Returns how far it has come, and its log."""
-    last = args.run_dir / "last.pth"
-    if args.resume not in ("auto", "never", "force"):
-        last = Path(args.resume)
-        checkpoint = load_checkpoint(last, "pretraining")
-    else:
-        checkpoint = None if args.resume == "never" else load_latest(last, "pretraining")
-    if checkpoint is None:
-        return Progress(0), []
-    if args.resume != "force":
-        free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
-        refuse_changes(checkpoint["options"], plain_options(args), free, last.parent)
-        if checkpoint["images"] != images:
-            raise UserError(
-                f"{last.parent} began with {checkpoint['images']} photographs, now there are {images}: choose another "
-                "--run-dir, start over with --resume never, or go on all the same with --resume force"
-            )
-    restore(last, checkpoint, {"model": model, "optimizer": optimizer, "scaler": scaler})
-    losses, step = checkpoint["losses"], checkpoint["step"]
-    if losses is not None and len(losses) != images // args.batch_size:
-        losses, step = None, 0  # forced: the epoch has other steps now
-    if losses is not None and distributed.is_initialized() and distributed.get_rank() > 0:
-        losses = torch.zeros_like(losses)  # the first process has them for all
-    return Progress(checkpoint["epoch"], step, losses), checkpoint["log"]
-
-
-def save(
-    args: argparse.Namespace,
-    model: DualScaleNet,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    progress: Progress,
-    rows: list[dict],
-    images: int,
-) -> None:
-    """Writes last.pth, to go on from, and encoder.pth, to use."""
-    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-    content |= {"epoch": progress.epoch, "step": progress.step, "losses": progress.losses, "log": rows}
-    content |= {"options": plain_options(args), "images": images}
-    save_latest(args.run_dir / "last.pth", "pretraining", content)
-    save_encoder(args.run_dir / "encoder.pth", model.encoder, args.recipe, progress.epoch, images)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""What every entry script needs from the machine: readable errors, the device, processes, seeded generators."""
+"""What every entry script needs from the machine: readable errors, the device, seeded generators."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,6 @@ from types import FrameType
 
 import numpy as np
 import torch
-from torch import distributed
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,9 +80,6 @@ def run_script(main: Callable[[], None], lower: str = "") -> None:
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted", file=sys.stderr)
         sys.exit(130)
-    finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
 
 
 def select_device(name: str) -> torch.device:
@@ -101,26 +98,6 @@ def select_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name}: not available here; use auto or cpu") from None
     return device
-
-
-def join_processes(device: torch.device) -> tuple[int, int]:
-    """Joins the processes that torchrun started. Returns (rank, number of processes), (0, 1) without torchrun."""
-    if "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    # gloo for what the hosts agree on: the devices may be steps behind.
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def largest(value: int) -> int:
-    """The largest of all processes' values, without waiting for their devices."""
-    if not distributed.is_initialized():
-        return value
-    values = torch.tensor(int(value))  # one type for all, also where some say False
-    distributed.all_reduce(values, distributed.ReduceOp.MAX)
-    return int(values)
 
 
 def warn(text: str) -> None:
@@ -174,6 +151,17 @@ def seeded_generator(*numbers: int) -> torch.Generator:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, or None outside git."""
-    answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    """The commit of this checkout, or None outside git and where there is no git program."""
+    try:
+        answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except OSError:
+        return None
     return answer.stdout.strip() or None
+
+
+def code_version() -> str:
+    """Changes with any line of this package, committed or not."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

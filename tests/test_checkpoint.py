@@ -12,6 +12,7 @@ from DualScaleNet.checkpoint import (
     load_checkpoint,
     load_encoder,
     load_latest,
+    restore,
     save_checkpoint,
     save_encoder,
     save_latest,
@@ -111,6 +112,39 @@ def test_the_file_before_is_kept_and_taken_when_the_newest_is_damaged(tmp_path, 
     torch.save({"format": 1, "kind": "pretraining"}, path)
     with pytest.raises(UserError, match=r"written by an older version.*--resume never"):
         load_latest(path, "pretraining")
+
+
+@pytest.mark.parametrize("layouts", [("channels_last", "contiguous_format"), ("contiguous_format", "channels_last")])
+def test_adam_goes_on_alike_in_another_memory_layout(tmp_path, layouts):
+    """As from a CPU, whose pretraining network is channels last, to a GPU, and back."""
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def fresh(layout: str) -> dict[str, torch.nn.Module | torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = Encoder().double().to(memory_format=getattr(torch, layout))
+        return {"model": model, "optimizer": torch.optim.Adam(model.parameters(), 1e-3, fused=True)}
+
+    def step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        sum(each.square().mean() for each in model(images)).backward()
+        optimizer.step()
+
+    undisturbed, other = (fresh(layout) for layout in layouts)
+    for _ in range(2):
+        step(**undisturbed)
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, "pretraining", {name: part.state_dict() for name, part in undisturbed.items()})
+    restore(path, load_checkpoint(path, "pretraining"), other)
+    for parts in (undisturbed, other):
+        step(**parts)
+    for name, value in undisturbed["model"].state_dict().items():
+        assert torch.allclose(other["model"].state_dict()[name], value, rtol=0, atol=1e-10), name
+
+
+def test_without_a_git_program_no_commit_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    save_encoder(tmp_path / "encoder.pth", Encoder(), "paper", 1, 1)
+    assert torch.load(tmp_path / "encoder.pth")["commit"] is None
 
 
 @pytest.mark.parametrize("prefix, wrapped, scaling", [("", False, "imagenet"), ("encoder.", True, "unit")])
