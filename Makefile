@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(VENV)/python DownStream/train.py --data-dir $(DEMO)/data/DRIVE --encoder $(DEMO)/pretrain/encoder.pth \
 		--epochs 60 --val-every 20 --run-dir $(DEMO)/segment
 	$(VENV)/python DownStream/predict.py --checkpoint $(DEMO)/segment/best.pth
-	@echo; echo "overlay (green true, blue missed, red false): $(DEMO)/segment/predictions-test/overlay/01_test.png"
+	@echo; echo "overlay (green true positive, blue missed, red false positive): $(DEMO)/segment/predictions-test/overlay/01_test.png"
 
 test: .venv/test-ready
 	$(VENV)/ruff check .
@@ -42,26 +42,26 @@ evidence: export OMP_NUM_THREADS := 1
 evidence: .venv/ready
 	$(MAKE) --jobs=$(JOBS) $(ENCODERS:%=pretrained-%)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
-		--presets linear --epochs 100
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/ours --encoders $(call named,paper global) \
+		--recipes linear --epochs 100
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/compact --encoders $(call named,paper global) \
 		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
 	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
-		--encoders $(call named,paper steady global) --presets linear --fractions 0.25 --epochs 10 \
+		--encoders $(call named,paper steady global) --recipes linear --fractions 0.25 --epochs 10 \
 		-- --target OD --size 256
-	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc-ours \
+	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc-compact \
 		--encoders $(call named,paper global) --fractions 0.25 --epochs 20 -- --target OD --size 256
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/authors --encoders $(call named,paper steady) \
-		--presets authors --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
+	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/release-decoder --encoders $(call named,paper steady) \
+		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
 	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/long --encoders $(call named,paper) \
 		--fractions 0.25 --epochs 500
 	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --epochs 150 \
-		--presets ours ours-without-contrast ours-without-detail ours-without-standardise ours-without-jitter \
-		ours-without-dice authors -- --crop 128 $(OPTIMISATION)
+		--recipes compact compact-without-contrast compact-without-detail compact-without-standardise \
+		compact-without-jitter compact-without-dice release -- --crop 128 $(OPTIMISATION)
 	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-exudates --epochs 30 --folds 5 \
-		--presets ours ours-without-dice authors \
+		--recipes compact compact-without-dice release \
 		-- --target EX --fov crop --size 1024 --crop 256 $(OPTIMISATION)
 	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-disc --epochs 20 \
-		--presets ours ours-without-dice authors \
+		--recipes compact compact-without-dice release \
 		-- --target OD --size 256 $(OPTIMISATION)
 	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/constant --epochs 150 \
 		-- --schedule constant

@@ -1,12 +1,12 @@
-"""Says what of each data set is found, counted and paired, opens every file, and says what is missing.
+"""Checks the data sets: counts and pairs their files, opens each, and says what is missing.
 
     python Dataset/check.py                                           # the known sets in Dataset/
     python Dataset/check.py --dataset drive --root /data/DRIVE        # one set, wherever it lies
     python Dataset/check.py --dataset generic --root mine             # mine/images/* with mine/masks/*
 
-Exit code 1 if a set has a fault (a file that cannot be read, a mask of another size than its photograph, a training or
-validation photograph without label, the same photograph in two splits) or was asked for by --dataset and is not there;
-what is merely missing is no fault.
+The exit code is 1 if a set has a fault: a file that cannot be read, a mask of another size than its photograph, a
+training or validation photograph without a label, or the same photograph in two splits. A set that is missing is a
+fault only if --dataset names it.
 """
 
 import argparse
@@ -51,14 +51,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--root", type=Path, default=HERE, metavar="FOLDER",
-        help="the folder that holds the sets, or with --dataset the set itself",
+        help="Look for the data sets in this folder. With --dataset it may be the set itself.",
     )
     parser.add_argument(
         "--dataset", nargs="+", choices=list(SETS),
-        help="sets that must be there (default: look for all that have a folder name of their own)",
+        help="Require these data sets. Default: look for all sets that have a folder of their own in Dataset.",
     )
     parser.add_argument(
-        "--target", nargs="+", metavar="NAME", help="labels that must be there (default: look for all of the set's)"
+        "--target", nargs="+", metavar="NAME",
+        help="Require labels for these targets. Default: look for all targets of the set.",
     )
     return parser.parse_args()
 
@@ -66,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if not args.root.is_dir():
-        raise UserError(f"--root {args.root} is no folder: give the one that holds the sets")
+        raise UserError(f"--root {args.root} is no folder: give the one that holds the data sets")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
     for name in wanted:
         known = SETS[name].targets
@@ -103,7 +104,7 @@ def check_set(name: str, root: Path, asked: bool, required: list[str] | None = N
     for split, expected in (entry.counts or {}).items():
         found = len(splits.get(split, []))
         if found != expected:
-            advice = "unpack the whole archive" if found < expected else "take away what does not belong there"
+            advice = "unpack the whole archive" if found < expected else "remove what does not belong there"
             notes.append(f"{split}: {found} photographs where the official set has {expected}: {advice}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *middle, last in rows:
@@ -150,17 +151,17 @@ def check_split(
     bare = [sample for sample in samples if len(sample.labels) < enough]
     framed = sum(sample.fov is not None for sample in samples)
     if bare and split != "test":
-        faults.append(f"{split}: no label for {listed(bare)}: add it or take the photograph away")
+        faults.append(f"{split}: no label for {listed(bare)}: add it or remove the photograph")
     elif bare and len(bare) < len(samples):
         notes.append(f"{split}: no label for {listed(bare)}: predict.py does not score them; add it if you have it")
     elif bare:
         why = "today's official download has none: " if name == "drive" else ""
-        way = "predict.py writes maps but cannot score; hold out training images with --folds"
+        way = "predict.py writes maps but cannot score them; hold out training images with --folds"
         notes.append(f"{split}: no labels: {why}{way}")
     if blank:
-        notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: look whether that is right")
+        notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: check that this is right")
     if turned:
-        notes.append(f"{split}: an EXIF tag turns {listed(turned)}: look whether the masks are turned too")
+        notes.append(f"{split}: an EXIF tag turns {listed(turned)}: check that the masks are turned too")
     labels = []
     for target in targets:
         labelled = sum(target in sample.labels for sample in samples)

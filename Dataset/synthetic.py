@@ -79,17 +79,30 @@ def image_size(text: str) -> tuple[int, int]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    out = ROOT / "Dataset" / "synthetic"
-    parser.add_argument("--sets", nargs="+", choices=list(FOLDERS), default=["ddr", "drive"], help="trees to write")
+    parser.add_argument(
+        "--sets", nargs="+", choices=list(FOLDERS), default=["ddr", "drive"], help="Write the trees of these data sets."
+    )
     parser.add_argument(
         "--train", type=natural_int, metavar="N",
-        help=f"training photographs of each set (default: {USUAL_TRAIN}, or all of a smaller set)",
+        help=f"Draw N training photographs for each set. Default: {USUAL_TRAIN}, or all of a smaller set.",
     )
-    parser.add_argument("--val", type=natural_int, default=8, metavar="N", help="validation photographs, DDR only")
-    parser.add_argument("--test", type=natural_int, default=8, metavar="N", help="test photographs of each set")
-    parser.add_argument("--size", type=image_size, default="565x584", metavar="WxH", help="pixels; DDR's vary about it")
-    parser.add_argument("--seed", type=natural_int, default=0, help="the same seed draws the same photographs")
-    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="where the trees are written")
+    parser.add_argument(
+        "--val", type=natural_int, default=8, metavar="N", help="Draw N validation photographs. Only DDR has them."
+    )
+    parser.add_argument(
+        "--test", type=natural_int, default=8, metavar="N", help="Draw N test photographs for each set."
+    )
+    parser.add_argument(
+        "--size", type=image_size, default="565x584", metavar="WxH",
+        help="Draw photographs of this width and height in pixels. Those of DDR vary around it.",
+    )
+    parser.add_argument(
+        "--seed", type=natural_int, default=0, help="Draw with this seed. The same seed gives the same photographs."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "Dataset" / "synthetic", metavar="FOLDER",
+        help="Write the trees into this folder.",
+    )
     return parser.parse_args()
 
 
@@ -131,7 +144,7 @@ def new_tree(name: str, root: Path, n_train: int, n_test: int) -> Path:
         raise UserError(f"{tree} exists and is not empty: remove it or choose another --out")
     for split, count in (("train", n_train), ("test", n_test)):
         if name in IDS and count > len(IDS[name][split]):
-            raise UserError(f"--{split} {count}: {name} has {len(IDS[name][split])} such photographs at the most")
+            raise UserError(f"--{split} {count}: {name} has at most {len(IDS[name][split])} such photographs")
     return tree
 
 

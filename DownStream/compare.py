@@ -1,14 +1,14 @@
-"""Does pretraining help, and by how much: trains and scores every encoder at every label fraction, with several seeds.
+"""Compares encoders: trains and scores each at every label fraction with several seeds, to see if pretraining helps.
 
-Presets of train.py can be compared as well.
+Recipes of train.py can be compared as well.
 
     python DownStream/compare.py --encoders random pretrained=runs/pretrain/bottleneck18-paper/encoder.pth
     python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 --epochs 50 -- --crop 256
 
-What stands behind -- goes to DownStream/train.py as it is. Every seed holds out a fold of the training list of its own,
-the same for all encoders, and nothing is chosen on it. Writes into --out: table.md, results.csv (one row a training),
-per_image.csv, curve.png. Trainings that are done are not run again, so a comparison can be stopped and extended; done
-with other options, an older recipe or another encoder they are refused.
+What follows -- is passed to DownStream/train.py as it is. Every seed holds out one fold of the training list, the
+same for all encoders. Nothing is chosen on it. The folder --out receives table.md, results.csv (one row for
+each training), per_image.csv and curve.png. Finished trainings are not run again, so a comparison can be stopped and
+extended. A training that was made with other options, an older recipe or another encoder is refused.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from DownStream.presets import PRESETS
+from DownStream.recipes import OLD_NAMES, RECIPES, current_name, recipe_type
 from DownStream.sets import CATALOGUE
 from DualScaleNet.files import UTF8, claim, replacing, write_json, write_rows
 from DualScaleNet.options import HelpFormatter, natural_int, positive, positive_int, share
@@ -47,23 +47,26 @@ FLIPS = 20_000  # of signs, for the significance of a difference
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: an encoder by its name and what train.py takes for it, frozen or not, preset, labels, seed."""
+    """One training: an encoder, by its name and as train.py takes it; frozen or not; recipe; label fraction; seed."""
 
     name: str
     encoder: str
     finetuned: bool
-    preset: str
+    recipe: str
     fraction: float
     seed: int
 
     @property
     def title(self) -> str:
-        preset = "" if self.preset == "ours" else f", {self.preset}"
-        return f"{self.name}, {'fine-tuned' if self.finetuned else 'frozen'}{preset}"
+        recipe = "" if self.recipe == "compact" else f", {self.recipe}"
+        return f"{self.name}, {'fine-tuned' if self.finetuned else 'frozen'}{recipe}"
 
     def folder(self, out: Path) -> Path:
+        """Where its run lies; an older version may have made it under the recipe's old name."""
         mode = "finetuned" if self.finetuned else "frozen"
-        return out / "cells" / f"{self.name}-{mode}-{self.preset}-{self.fraction:g}-{self.seed}"
+        names = [self.recipe, *(old for old, new in OLD_NAMES.items() if new == self.recipe)]
+        folders = [out / "cells" / f"{self.name}-{mode}-{name}-{self.fraction:g}-{self.seed}" for name in names]
+        return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 
 def named_encoder(text: str) -> tuple[str, str]:
@@ -76,41 +79,71 @@ def named_encoder(text: str) -> tuple[str, str]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument(
+    group = parser.add_argument_group("comparison", "One decoder is trained for every combination of these options.")
+    group.add_argument(
         "--encoders", type=named_encoder, nargs="+", required=True, metavar="NAME=FILE",
-        help="random, imagenet, or a name and an encoder.pth; the first is what the others are compared with",
+        help="Compare these encoders: random, imagenet, or a name and an encoder.pth. The first is the one that the "
+        "others are compared with.",
     )
-    parser.add_argument(
-        "--modes", nargs="+", default=["frozen"], choices=["frozen", "finetuned"], help="of the encoders"
+    group.add_argument(
+        "--modes", nargs="+", default=["frozen"], choices=["frozen", "finetuned"],
+        help="Keep the encoders frozen, train them too (finetuned), or compare both.",
     )
-    parser.add_argument("--presets", nargs="+", default=["ours"], choices=list(PRESETS), help="of train.py")
-    parser.add_argument(
+    group.add_argument(
+        "--recipes", type=recipe_type("--recipes"), nargs="+", default=["compact"], choices=list(RECIPES),
+        metavar="NAME", help="Train with these recipes of train.py.",
+    )
+    group.add_argument(
+        "--presets", type=recipe_type("--recipes", "--presets"), dest="recipes", nargs="+", choices=list(RECIPES),
+        metavar="NAME", default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+    )
+    group.add_argument(
         "--fractions", type=share, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
-        help="shares of the training photographs; a smaller one lies inside a larger one",
+        help="Train on these label fractions: fractions of the training photographs. A larger one contains the "
+        "smaller ones.",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--seeds", type=natural_int, nargs="+", default=[0, 1, 2], metavar="N",
+        help="Repeat everything with these seeds. Each holds out a fold of its own.",
+    )
+    group.add_argument(
+        "--folds", type=positive_int, default=4, metavar="K",
+        help="Cut the training list into K folds. A larger K leaves more photographs to train on.",
+    )
+
+    group = parser.add_argument_group("training", "All trainings share these settings.")
+    group.add_argument(
+        "--dataset", default="drive", choices=list(CATALOGUE), help="Read this data set, as train.py does."
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER",
+        help="Read the data set from this folder. Default: the set's folder in Dataset.",
+    )
+    group.add_argument(
         "--epochs", type=positive_int, metavar="N",
-        help="with all labels; a smaller share gets more in proportion, so that all see as many photographs or squares "
-        "(default: the set's)",
+        help="Train for N epochs with all labels. Smaller label fractions are trained for more epochs, so that each "
+        f"training sees as many photographs. Default: the set's (DRIVE: {CATALOGUE['drive'].epochs}).",
     )
-    parser.add_argument("--seeds", type=natural_int, nargs="+", default=[0, 1, 2], metavar="N", help="one fold each")
-    parser.add_argument("--folds", type=positive_int, default=4, metavar="K", help="of the training list")
-    parser.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="as for train.py")
-    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="as for train.py")
-    parser.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="trainings at once")
-    parser.add_argument("--max-minutes", type=positive, metavar="M", help="after them no training is begun any more")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="what is written (default: runs/compare/DATASET)"
+    group.add_argument(
+        "train_options", nargs="*", metavar="OPTION", help="Pass what follows -- to train.py as it is."
     )
-    parser.add_argument("train_options", nargs="*", metavar="-- ...", help="for train.py")
+
+    group = parser.add_argument_group("run", "A comparison can be stopped, resumed and extended.")
+    group.add_argument("--jobs", type=positive_int, default=1, metavar="N", help="Run N trainings at once.")
+    group.add_argument(
+        "--max-minutes", type=positive, metavar="M", help="Begin no training after M minutes. Default: no limit."
+    )
+    group.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="Write into this folder. Default: runs/compare/DATASET."
+    )
     args = parser.parse_args()
     if "--epochs" in args.train_options:
-        parser.error("--epochs belongs before --")
+        parser.error("--epochs must be given before --")
     args.epochs = args.epochs or CATALOGUE[args.dataset].epochs
     args.out = args.out or ROOT / "runs" / "compare" / args.dataset
     names = [name for name, _ in args.encoders]
     if len(set(names)) < len(names):
-        parser.error("--encoders: two have the same name")
+        parser.error("--encoders: two of them have the same name: rename one")
     return args
 
 
@@ -118,10 +151,10 @@ def main() -> None:
     args = parse_args()
     claim(args.out)
     cells = [
-        Cell(name, encoder, mode == "finetuned", preset, fraction, seed)
+        Cell(name, encoder, mode == "finetuned", recipe, fraction, seed)
         for seed in args.seeds  # a comparison that is cut off has whole seeds
         for fraction in sorted(args.fractions)
-        for preset in args.presets
+        for recipe in args.recipes
         for mode in args.modes
         for name, encoder in args.encoders
     ]
@@ -146,7 +179,7 @@ def main() -> None:
         done = list(tqdm(pool.map(run, cells), "trainings", len(cells), disable=None))
     results = [result(cell, args.out) for cell, is_done in zip(cells, done, strict=True) if is_done]
     if not results:
-        raise UserError("no training was done in --max-minutes: allow more")
+        raise UserError("no training was done in --max-minutes: allow more time")
     images = [row for cell, is_done in zip(cells, done, strict=True) if is_done for row in image_rows(cell, args.out)]
     write_rows(args.out / "results.csv", results)
     write_rows(args.out / "per_image.csv", images)
@@ -156,7 +189,7 @@ def main() -> None:
     draw(cells, results, args.out / "curve.png")
     print(text)
     if len(results) < len(cells):
-        print(f"{len(cells) - len(results)} of {len(cells)} trainings are not done; the same command goes on")
+        print(f"{len(cells) - len(results)} of {len(cells)} trainings are not done; the same command continues")
 
 
 def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
@@ -164,17 +197,28 @@ def options_of(cell: Cell, args: argparse.Namespace) -> list[str]:
     options = [*args.train_options, "--dataset", args.dataset, "--encoder", cell.encoder]
     options += ["--data-dir", args.data_dir] if args.data_dir else []
     options += ["--epochs", round(args.epochs / cell.fraction)]
-    options += ["--preset", cell.preset, "--label-fraction", cell.fraction, "--seed", cell.seed]
+    options += ["--recipe", cell.recipe, "--label-fraction", cell.fraction, "--seed", cell.seed]
     options += ["--folds", args.folds, "--fold", cell.seed % args.folds, "--val-fraction", 0]
     options += ["--finetune"] if cell.finetuned else []
     return list(map(str, options))
 
 
 def made_with(cell: Cell, args: argparse.Namespace) -> dict[str, Any]:
-    """What a cell's scores depend on: train.py's options, what the preset's name stands for, the encoder's file."""
+    """What a cell's scores depend on: train.py's options, what the recipe's name stands for, the encoder's file."""
     path = Path(cell.encoder)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-    return {"options": options_of(cell, args), "preset": repr(PRESETS[cell.preset]), "encoder_sha256": digest}
+    return {"options": options_of(cell, args), "recipe": repr(RECIPES[cell.recipe]), "encoder_sha256": digest}
+
+
+def read_stamp(path: Path) -> dict[str, Any]:
+    """What `made_with` said when a cell was made, in today's words if recipes were still presets then."""
+    stamp = json.loads(path.read_text())
+    if "preset" in stamp:
+        options = stamp["options"]
+        at = len(options) - 1 - options[::-1].index("--preset")  # the last counts
+        options[at : at + 2] = ["--recipe", current_name(options[at + 1])]
+        stamp["recipe"] = stamp.pop("preset").replace("Preset(", "Recipe(")
+    return stamp
 
 
 def refuse_other(cell: Cell, args: argparse.Namespace) -> None:
@@ -184,7 +228,7 @@ def refuse_other(cell: Cell, args: argparse.Namespace) -> None:
         UserError: names the cell.
     """
     stamp = cell.folder(args.out) / "cell.json"
-    if stamp.exists() and json.loads(stamp.read_text()) != made_with(cell, args):
+    if stamp.exists() and read_stamp(stamp) != made_with(cell, args):
         raise UserError(
             f"{stamp.parent} was made with other options, an older recipe or another encoder: choose another --out "
             "or delete it"
@@ -256,7 +300,7 @@ def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:
     """Mean ± sample standard deviation over seeds of the pooled measures, and differences to the first encoder."""
     first = cells[0].title
     lines = [
-        f"| encoder | labels | seeds | {' | '.join(MEASURES.values())} | F1 a photograph, minus {first} | p |",
+        f"| encoder | label fraction | seeds | {' | '.join(MEASURES.values())} | F1 per image minus {first} | p |",
         "|---" * (5 + len(MEASURES)) + "|",
     ]
     ordered = sorted(cells, key=lambda cell: cell.fraction)
@@ -277,7 +321,7 @@ def table(cells: list[Cell], results: list[dict], images: list[dict]) -> str:
     return "\n".join([
         *lines, "",
         "Pooled over all pixels of the held-out photographs, whole image, native size, threshold 0.5; mean ± standard "
-        "deviation over seeds. p: two-sided, by flipping the signs of the photographs' differences.", "",
+        "deviation over seeds. p: two-sided sign-flip test of the differences per image.", "",
     ])  # fmt: skip
 
 
@@ -306,7 +350,7 @@ def sign_flip_p(differences: np.ndarray) -> float:
 
 
 def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
-    """Score against share of labels, a line for each encoder; bars are the standard deviation over seeds."""
+    """Score against label fraction, a line for each encoder; bars are the standard deviation over seeds."""
     figure = Figure(figsize=(4.5 * len(MEASURES), 4), layout="constrained")
     FigureCanvasAgg(figure)
     titles = list(dict.fromkeys(cell.title for cell in cells))
@@ -321,7 +365,7 @@ def draw(cells: list[Cell], results: list[dict], path: Path) -> None:
             bars = [np.std(by_fraction[f], ddof=1) if len(by_fraction[f]) > 1 else 0 for f in fractions]
             aside = 1.03 ** (number - (len(titles) - 1) / 2)  # so that no bar hides another
             axes.errorbar([100 * f * aside for f in fractions], means, bars, marker="o", capsize=3, label=title)
-        axes.set(xlabel="labelled photographs used, %", ylabel=label, xscale="log")
+        axes.set(xlabel="label fraction, %", ylabel=label, xscale="log")
         ticks = sorted({100 * row["fraction"] for row in results})
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         axes.minorticks_off()

@@ -92,7 +92,7 @@ def require_labels(samples: list[Sample], targets: list[str]) -> None:
     for sample in samples:
         for target in targets:
             if target not in sample.labels:
-                raise UserError(f"{sample.image} has no label for {target}: add it, or take the photograph away")
+                raise UserError(f"{sample.image} has no label for {target}: add it, or remove the photograph")
 
 
 def make_split(
@@ -107,8 +107,8 @@ def make_split(
 
     Args:
         found: what the finder returned; its own `val`, where it has one, is taken as it is.
-        val_fraction: share of the training list to validate on, 0 for none.
-        label_fraction: share of the remaining training list to train on; a smaller share lies inside a larger one.
+        val_fraction: fraction of the training list to validate on, 0 for none.
+        label_fraction: of the remaining training list; a larger fraction contains the smaller ones.
         folds, fold: of K folds of the training list, number k (from 0) becomes the test split, and validation comes
             out of the others.
         seed: of the drawing; the test fold depends on nothing else.
@@ -117,7 +117,7 @@ def make_split(
         UserError: nothing would be left to train on.
     """
     if "train" not in found:
-        raise UserError("there are no photographs for training")
+        raise UserError("the data set has no photographs for training")
     generator = seeded_generator(seed)
     train = [found["train"][i] for i in torch.randperm(len(found["train"]), generator=generator)]
     test = found.get("test", [])
@@ -140,7 +140,7 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
 
     Args:
         found: what the finder returned; a photograph is named by its key there, or by its id where that is unique.
-        label_fraction: share of the training list to train on, from its beginning.
+        label_fraction: fraction of the training list to train on, from its beginning.
 
     Raises:
         UserError: no such file or form, an unknown or repeated photograph, none to train on.
@@ -150,7 +150,7 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
         if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
             raise ValueError("it must be an object of lists")
         if unknown := lists.keys() - set(SPLITS):
-            raise ValueError(f"it has a list {min(unknown)}; known are {', '.join(SPLITS)}")
+            raise ValueError(f"it has a list {min(unknown)}; its lists must be {', '.join(SPLITS)}")
     except (OSError, ValueError) as error:
         raise UserError(f"cannot use the split file {path}: {error}") from None
     by_name: dict[str, list[Sample]] = {}
@@ -163,13 +163,14 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
         for name in names:
             samples = by_name.get(name, [])
             if len(samples) != 1:
-                problem = "is several photographs: write train/ or test/ before it" if samples else "is not in the data"
+                several = "names several photographs: write train/ or test/ before it"
+                problem = several if samples else "is not in the data"
                 raise UserError(f"{path}: {name} {problem}")
             if samples[0].key in taken:
-                raise UserError(f"{path}: {name} stands there twice")
+                raise UserError(f"{path}: {name} is listed twice: remove one")
             taken.add(samples[0].key)
             split[part].append(samples[0])
     if not split["train"]:
-        raise UserError(f"{path}: its list train is empty")
+        raise UserError(f"{path}: the list train is empty: name photographs to train on")
     split["train"] = split["train"][: max(1, round(label_fraction * len(split["train"])))]
     return split

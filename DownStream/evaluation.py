@@ -80,7 +80,7 @@ class Evaluation:
     def table(self) -> str:
         """The measures, the authors' two first: pooled with its interval, then mean ± sd over the images."""
         measures = self.measures()
-        heading = f"{'pooled [95 %]':>24}{'per image':>18}"
+        heading = f"{'pooled [95 % CI]':>24}{'per image':>18}"
         lines = [
             " " * 12 + "".join(f"{title:^42}" for title in REGIONS.values()),
             " " * 12 + heading * len(REGIONS),
@@ -92,10 +92,10 @@ class Evaluation:
                 cells += f"   {mean_and_deviation(values['per_image'][name]):<14}"
             lines.append(f"{name:<12}{cells}")
         if self.observer:
-            lines.append(f"the second observer's drawing has a pooled F1 of {measures['whole']['observer']['f1']:.4f}")
+            lines.append(f"pooled F1 of the second observer's annotation: {measures['whole']['observer']['f1']:.4f}")
         undefined = measures["whole"]["per_image"]["f1"]["undefined"]
         if undefined:
-            lines.append(f"images without a positive pixel, hence without F1, left out of the means: {undefined}")
+            lines.append(f"images whose label has no positive pixel, left out of the means: {undefined}")
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -104,7 +104,7 @@ def protocol_line(protocol: dict[str, Any]) -> str:
     chosen = "" if protocol["threshold_from"] == "given" else f" chosen on {protocol['threshold_from']}"
     return (
         f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
-        f"threshold {protocol['threshold']:.4g}{chosen}, field of view {protocol['field_of_view']}"
+        f"threshold {protocol['threshold']:.4g}{chosen}, field-of-view mask {protocol['field_of_view']}"
     )
 
 

@@ -1,13 +1,14 @@
 """Applies a trained network: probability maps, masks, overlays, and scores where there are labels.
 
-    python DownStream/predict.py                                      # newest run, its data set's test photographs
-    python DownStream/predict.py --checkpoint best.pth --split val    # the photographs it was validated on
+    python DownStream/predict.py                                      # the newest run on its test photographs
+    python DownStream/predict.py --checkpoint best.pth --split val    # the photographs held out for validation
     python DownStream/predict.py --checkpoint best.pth --images mine  # any photographs, without labels
-    python DownStream/predict.py --checkpoint runs/fold*/last.pth     # each fold's network on what it held out, pooled
+    python DownStream/predict.py --checkpoint runs/fold*/last.pth     # each fold on what it held out, pooled
 
-Writes, at native size: probability/ID.png (16 bit, value / 65535), mask/ID.png (0 or 255), overlay/ID.png (green true,
-blue missed, red false), and summary.csv; with labels also report.html, report.md, scores.json and per_image.csv. F1 and
-PR-AUC come first and are the authors': all pixels of all images pooled, whole image, threshold 0.5.
+Each photograph ID receives probability/ID.png (16 bit: value / 65535), mask/ID.png (0 or 255) and overlay/ID.png (green
+true positive, blue missed, red false positive), all at native size. All of them are listed in summary.csv. With labels
+there are report.html, report.md, scores.json and per_image.csv too. F1 and PR-AUC come first, as the authors measured
+them: over all pixels of all images pooled, on the whole image, at threshold 0.5.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from DownStream.transforms import STRIDE
 from DualScaleNet.checkpoint import load_checkpoint
 from DualScaleNet.data import find_photographs
 from DualScaleNet.files import claim, write_image, write_rows
-from DualScaleNet.options import HelpFormatter, positive_int
+from DualScaleNet.options import HelpFormatter, add_device, positive_int
 from DualScaleNet.runtime import ROOT, UserError, run_script, select_device
 
 
@@ -48,46 +49,59 @@ def threshold_choice(text: str) -> float | str:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument(
+    group = parser.add_argument_group("input", "A checkpoint segments photographs: of its own split, or any others.")
+    group.add_argument(
         "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
-        help="a segmentation checkpoint (default: best.pth, or where there is none last.pth, of the newest run); "
-        "several, as from cross-validation: each predicts its own split, and the scores are pooled",
+        help="Predict with this checkpoint of train.py. Give those of several folds to predict each one's split and "
+        "pool the scores. Default: best.pth of the newest run, or last.pth where there is no best.pth.",
     )
-    parser.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER", help="where the data set lies now (default: as in training)"
-    )
-    parser.add_argument(
-        "--dataset", choices=list(CATALOGUE), help="another set than the checkpoint's: its official split is predicted"
-    )
-    parser.add_argument(
+    group.add_argument(
         "--split", default="test", choices=["test", "val", "train"],
-        help="photographs of the checkpoint's own split; test is the held-out fold where it was trained on folds",
+        help="Predict this split of the checkpoint. After training with --folds, test is the held-out fold.",
     )
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="photographs without labels, nested or not, instead of a split"
+    group.add_argument(
+        "--images", type=Path, metavar="FOLDER",
+        help="Predict all photographs in this folder, nested or not, instead of a split. They need no labels.",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--dataset", choices=list(CATALOGUE),
+        help="Predict --split of this data set, on which the network need not have been trained.",
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER",
+        help="Read the data set from this folder. Default: the folder used in training, or with --dataset the set's "
+        "folder in Dataset.",
+    )
+
+    group = parser.add_argument_group("prediction", "The network gives each pixel a probability, a threshold the mask.")
+    group.add_argument(
         "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train",
-        help="of the mask; val or train: the one with the best F1 on those photographs; the authors took 0.5",
+        help="Mark the pixels whose probability is at least T. val and train choose the T with the best F1 on those "
+        "photographs of the checkpoint. The authors took 0.5.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--window", type=positive_int, metavar="PX",
-        help="predict in overlapping squares of this side, blended, for photographs too large for the memory",
+        help="Predict in overlapping windows of PX x PX pixels, a multiple of 32, and blend them. Choose this if a "
+        "photograph is too large for the memory.",
     )
-    parser.add_argument(
-        "--tta", action="store_true", help="test-time augmentation: the mean over flips and quarter turns, 8 passes"
+    group.add_argument(
+        "--tta", action="store_true",
+        help="Average the maps over flips and quarter turns of the photograph (test-time augmentation). This takes 8 "
+        "times as long.",
     )
-    parser.add_argument(
+    add_device(group)
+
+    group = parser.add_argument_group("output", "Maps, masks, overlays and scores are written into one folder.")
+    group.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="what is written (default: beside the first checkpoint, predictions-SPLIT, predictions-NAME of --images, "
-        "or predictions-SPLIT-of-N of N checkpoints)",
+        help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of the folder in "
+        "--images, beside the first checkpoint.",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     args = parser.parse_args()
     if args.window and args.window % STRIDE:
-        parser.error(f"--window {args.window}: must be a multiple of {STRIDE}, the stride of the encoder")
+        parser.error(f"--window {args.window}: must be a multiple of {STRIDE}")
     if len(args.checkpoint) > 1 and (args.images or args.dataset or isinstance(args.threshold, str)):
-        parser.error("several --checkpoint predict their own splits; --images, --dataset, --threshold val need one")
+        parser.error("several checkpoints predict their own splits: --images, --dataset and --threshold val need one")
     return args
 
 
@@ -163,10 +177,10 @@ def main() -> None:
     for target, evaluation in evaluations.items():
         print(marked_line(target, summary))
         if not len(evaluation):
-            print(f"{target}: there are no labels, hence nothing to score")
+            print(f"{target}: there are no labels, so there is nothing to score")
             continue
         if len(evaluation) < len(samples):
-            print(f"{target}: {len(samples) - len(evaluation)} photographs have no label: they are not scored")
+            print(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
         protocol = {
             "source": source, "target": target, "images": len(evaluation), "threshold": thresholds[target],
             "threshold_from": "given" if args.threshold == thresholds[target] else args.threshold,
@@ -189,8 +203,8 @@ def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
         return f"{target}: no photograph was predicted"
     low, middle, high = np.percentile(list(marked.values()), (0, 50, 100))
     blank = [name for name, value in marked.items() if value == 0]
-    line = f"{target}: marked in the field of view {middle:.2%} (median), {low:.2%} to {high:.2%}"
-    return line + (f"; nothing in {len(blank)} photographs, {blank[0]} first" if blank else "")
+    line = f"{target}: {middle:.2%} of the field of view is marked (median; range {low:.2%} to {high:.2%})"
+    return line + (f"; nothing is marked in {len(blank)} photographs, {blank[0]} first" if blank else "")
 
 
 def region_notes(without_disc: list[str], cut_off: list[str], count: int) -> list[str]:
@@ -199,7 +213,7 @@ def region_notes(without_disc: list[str], cut_off: list[str], count: int) -> lis
     if without_disc:
         notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
     if cut_off:
-        notes.append(f"part of a label lies outside of the region in {len(cut_off)}: {', '.join(cut_off)}")
+        notes.append(f"part of the label lies outside the region of interest in {len(cut_off)}: {', '.join(cut_off)}")
     return notes
 
 
@@ -264,7 +278,7 @@ def photographs_in(folder: Path) -> list[Sample]:
     for image in find_photographs([folder], ["train", "val", "test"])[0]:
         name = str(image.relative_to(folder).with_suffix(""))
         if name in samples:
-            raise UserError(f"{image} and {samples[name].image.name} would give the same map: rename one")
+            raise UserError(f"{image} and {samples[name].image.name} would give maps of the same name: rename one")
         samples[name] = Sample(name, image)
     return list(samples.values())
 

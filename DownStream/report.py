@@ -38,7 +38,7 @@ CURVE_POINTS = 500
 STRIPS = 100  # photographs shown, the worst ones
 WORST = 10  # photographs whose overlays report.md links to
 PICTURE = 320  # pixels, the longer side of a picture in a strip
-ORDER = "Scores of the whole image; the lowest F1 comes first, photographs without F1 last."
+ORDER = "Scores are those of the whole image. The lowest F1 comes first; photographs without F1 come last."
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2937; --grey: #5b6472; --line: #d5dbe3; --pale: #f5f7fa }
@@ -102,7 +102,7 @@ footer { margin-top: 40px; color: var(--grey); font-size: .8rem }
 def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np.ndarray:
     """A photograph (H, W, 3) uint8 in grey with the mask (H, W) bool in colours.
 
-    Green is true, blue missed, red false. Without a label all of the mask is green.
+    Green is true positive, blue missed, red false positive. Without a label all of the mask is green.
     """
     gray = np.uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(0.7))
     painted = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
@@ -145,7 +145,7 @@ def _write_html(
         notes = f'<section class="notes"><h2>Notes</h2>\n{_html_list(protocol["notes"])}</section>\n'
     tables = "\n".join(_html_table(region, measures[region]) for region in REGIONS)
     curves = "\n".join(_svg(area, evaluation, measures) for area in CURVES)
-    swatches = {"true": TRUE, "missed": MISSED, "false": FALSE}
+    swatches = {"true positive": TRUE, "missed": MISSED, "false positive": FALSE}
     legend = "".join(f'<span><i style="background: rgb{colour}"></i>{name}</span>' for name, colour in swatches.items())
     ranking = _ranking(evaluation)
     left_out = len(ranking) - STRIPS
@@ -190,7 +190,7 @@ def _html_list(sentences: list[str], style: str = "") -> str:
 
 
 def _html_table(region: str, values: dict[str, Any]) -> str:
-    heads = ["Measure", "Pooled<br>[95 %]", "Per image, mean ± sd<br>[95 % of the mean]"]
+    heads = ["Measure", "Pooled<br>[95 % CI]", "Per image, mean ± sd<br>[95 % CI of the mean]"]
     heads += ["Second<br>observer"] if "observer" in values else []
     body = ""
     for title, pooled, pooled_interval, mean, mean_interval, *observer in _table(values):
@@ -234,7 +234,7 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
     if protocol.get("notes"):
         lines += ["", "## Notes", "", *(f"- **{_markdown(note)}**" for note in protocol["notes"])]
     for region, values in measures.items():
-        heads = ["Measure", "Pooled", "95 % interval", "Per image, mean ± sd", "95 % interval of the mean"]
+        heads = ["Measure", "Pooled", "95 % CI", "Per image, mean ± sd", "95 % CI of the mean"]
         heads += ["Second observer"] if "observer" in values else []
         lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
     lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
@@ -243,7 +243,8 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
     heads = ["Photograph", *(TITLES[key] for key in MEASURES)]
     lines += ["", "## Photographs", "", ORDER, "", *_markdown_table(heads, table)]
     worst = [name for name in ranking if not math.isnan(rows[name]["f1"])][:WORST]
-    lines += ["", "Overlays (green true, blue missed, red false) of those with the lowest F1:", ""] if worst else []
+    colours = "green true positive, blue missed, red false positive"
+    lines += ["", f"Overlays of the photographs with the lowest F1 ({colours}):", ""] if worst else []
     lines += [f"- [{_markdown(name)}]({quote(os.fsencode(f'overlay/{name}.png'))})" for name in worst]
     with replacing(folder / "report.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", **UTF8)
@@ -271,7 +272,7 @@ def _title(protocol: dict[str, Any]) -> str:
 def _facts(protocol: dict[str, Any]) -> dict[str, str]:
     """What protocol_line does not say, or not in full."""
     chosen = protocol["threshold_from"]
-    reason = "given" if chosen == "given" else f"the best pooled F1 on {chosen} photographs"
+    reason = "given" if chosen == "given" else f"best pooled F1 on the {chosen} photographs"
     facts = {
         "checkpoint": Path(protocol["checkpoint"]).name,
         "epoch": str(protocol["epoch"]),
@@ -279,7 +280,7 @@ def _facts(protocol: dict[str, Any]) -> dict[str, str]:
         "threshold": f"{protocol['threshold']:.4g}, {reason}",
     }
     if protocol.get("window"):
-        facts["predicted in"] = f"squares of {protocol['window']} px"
+        facts["predicted in"] = f"windows of {protocol['window']} px"
     if protocol.get("tta"):
         facts["test-time augmentation"] = "flips and quarter turns"
     return facts
@@ -303,14 +304,14 @@ def _remarks(measures: dict[str, dict[str, Any]]) -> list[str]:
     undefined = {region: values["per_image"]["f1"]["undefined"] for region, values in measures.items()}
     counts = ", ".join(f"{count} ({REGIONS[region]})" for region, count in undefined.items())
     remarks = [
-        "Pooled: all pixels of all photographs together. F1 and PR-AUC of the whole image are the authors' measures.",
-        "Intervals: 95 %, percentile bootstrap over photographs, 2000 draws.",
-        f"Photographs without a positive pixel in their label, hence without F1, left out of its mean: {counts}.",
+        "Pooled: over all pixels of all images together. The authors' measures are F1 and PR-AUC of the whole image.",
+        "95 % CI: percentile bootstrap over images, 2000 draws.",
+        f"Images whose label has no positive pixel have no F1 and are left out of its mean: {counts}.",
     ]
     if "observer" in measures["whole"]:
         remarks.append(
-            "Second observer: that person's drawings against the same labels, pooled over the photographs that have "
-            "one; a drawing has no curve, hence no area."
+            "Second observer: that person's annotations scored against the same labels, pooled over the images that "
+            "have one. A binary annotation has no curve, so it has no area under one."
         )
     return remarks
 

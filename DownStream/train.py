@@ -1,13 +1,13 @@
 """Trains a U-Net-style decoder on the frozen, pretrained encoder.
 
-    python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, our recipe
-    python DownStream/train.py --preset authors                       # as the method's authors trained
+    python DownStream/train.py                                        # DRIVE in Dataset/DRIVE, recipe compact
+    python DownStream/train.py --recipe release                       # the authors' published settings
     python DownStream/train.py --data-dir mine --dataset generic      # mine/images/* with mine/masks/*
     python DownStream/train.py --encoder random --folds 4 --fold 0    # a baseline, one fold held out
     python DownStream/train.py --dataset drishti-gs --target disc cup # several targets, one network
 
-Writes into the run folder: last.pth, best.pth (by F1 on validation images, if there are any), log.csv, curves.png,
-args.json, split.json. The same command goes on where a stopped run left off. DownStream/predict.py scores.
+The run folder receives last.pth, best.pth (the best F1 on validation images, if there are any), log.csv, curves.png,
+args.json and split.json. If a run was stopped, the same command goes on with it. DownStream/predict.py scores it.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from DownStream.inference import Predictor, reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.metrics import Histogram, scores, to_levels
 from DownStream.model import Segmenter
-from DownStream.presets import PRESETS
+from DownStream.recipes import COMPACT, RECIPES, RELEASE, current_options, recipe_type
 from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
@@ -74,102 +74,147 @@ FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_fi
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    group = parser.add_argument_group("data")
-    group.add_argument("--dataset", default="drive", choices=list(CATALOGUE), help="hence the tree and the settings")
-    group.add_argument("--data-dir", type=Path, metavar="FOLDER", help="where it lies (default: Dataset/DRIVE)")
+    drive = CATALOGUE["drive"]
+    group = parser.add_argument_group("data", "The decoder learns from labelled photographs of one data set.")
+    group.add_argument(
+        "--dataset", default="drive", choices=list(CATALOGUE),
+        help="Read this data set. It decides the expected folder tree and many defaults.",
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER",
+        help="Read the data set from this folder. Default: the set's folder in Dataset.",
+    )
     group.add_argument(
         "--target", nargs="+", metavar="NAME",
-        help="what to segment, one map each, where the set has several: disc, cup; MA, HE, EX, SE, OD; disc:exp1 "
-        "(default: the authors' choice)",
+        help="Segment these structures, each into a map of its own. RIM-ONE r3 and Drishti-GS1 have disc and cup. "
+        "IDRiD has MA (microaneurysms), HE (haemorrhages), EX (hard exudates), SE (soft exudates) and OD (optic "
+        "disc). A name such as disc:exp1 takes the labels of one expert. Default: the authors' choice (vessels, disc "
+        "or EX).",
     )
     group.add_argument(
         "--val-fraction", type=fraction, default=0.2, metavar="F",
-        help="share of the training list held out to choose best.pth; 0: none, the last epoch counts",
+        help="Hold out this fraction of the training list for validation, which chooses best.pth. With 0 there is no "
+        "best.pth, and the last epoch counts.",
     )
     group.add_argument(
         "--label-fraction", type=share, default=1.0, metavar="F",
-        help="share of the training photographs to train on; the authors took 0.25 and 1",
+        help="Train on this fraction of the training photographs. The authors took 0.25 and 1.",
     )
-    group.add_argument("--folds", type=positive_int, metavar="K", help="cut the training list into K folds")
-    group.add_argument("--fold", type=natural_int, default=0, metavar="k", help="the fold to test on, from 0")
+    group.add_argument(
+        "--folds", type=positive_int, metavar="K", help="Cut the training list into K folds for cross-validation."
+    )
+    group.add_argument(
+        "--fold", type=natural_int, default=0, metavar="N",
+        help="Hold out fold N of --folds as the test split. The first fold is 0.",
+    )
     group.add_argument(
         "--split-file", type=Path, metavar="FILE",
-        help="your own split, a JSON object of lists train, val, test of names, as in a run's split.json; it wins",
+        help="Read your own split from this JSON file: lists train, val and test of photographs' names, as in a run's "
+        "split.json. It replaces --val-fraction.",
     )
     group.add_argument(
         "--fov", nargs="+", default=[], choices=["loss", "crop"],
-        help="what the field of view serves for in training; loss: no other pixel counts; crop: photographs are cut to "
-        "its bounding box, and maps pasted back; the authors used neither",
+        help="Use the field-of-view mask in training. loss counts only the pixels inside it. crop cuts photographs to "
+        "its bounding box. The authors did neither, which is the default.",
     )
     group.add_argument(
         "--roi", default="full", choices=["full", "disc"],
-        help="disc: the network sees a square around the optic disc, as the authors had it for RIM-ONE r3 and "
-        "Drishti-GS, also for IDRiD; --localiser finds it",
+        help="Show the network the full photograph, or a region of interest around the optic disc (disc), as the "
+        "authors did for RIM-ONE r3 and Drishti-GS1. disc needs --localiser.",
     )
     group.add_argument(
         "--localiser", type=Path, metavar="FILE",
-        help="for --roi disc: a checkpoint trained here with --target disc (IDRiD: OD) on whole photographs; the new "
-        "checkpoint carries it",
+        help="Find the disc for --roi disc with this checkpoint. Train it first with --target disc (OD for IDRiD) and "
+        "--roi full. The new checkpoint includes it.",
     )
     group.add_argument(
         "--size", type=positive_int, metavar="PX",
-        help="side of the network's input: photographs are resized to it or padded up to it (default: the set's)",
+        help="Set the side of the network's input in pixels. Photographs are resized to it, or padded up to it where "
+        f"the set asks for that. Default: the set's (DRIVE: {drive.size}).",
     )
 
-    group = parser.add_argument_group("network")
+    group = parser.add_argument_group("encoder", "The decoder reads the feature maps of an encoder.")
     group.add_argument(
         "--encoder", metavar="FILE|random|imagenet",
-        help="an encoder.pth, or weights of --arch by torchvision's names or by those behind encoder.; random: "
-        "untrained; imagenet: torchvision's (default: newest encoder.pth under runs)",
+        help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, whose names are "
+        "torchvision's or begin with encoder. random takes an untrained encoder, imagenet torchvision's weights. "
+        "Default: the newest encoder.pth in runs.",
     )
     group.add_argument(
-        "--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="of an encoder that does not say it itself"
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
+        help="Choose the architecture for random, imagenet and weights from elsewhere. An encoder.pth names its own.",
     )
-    group.add_argument("--finetune", action="store_true", help="train the encoder too; the authors froze it")
     group.add_argument(
-        "--bn-stats", default="reestimate", choices=["reestimate", "keep"],
-        help="the encoder's BatchNorm statistics: averaged over the whole training photographs before freezing, which "
-        "decides everything here, or kept as pretraining on patches left them",
+        "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
+    )
+    # `keep` leaves the encoder's BatchNorm statistics as pretraining on patches left them.
+    group.add_argument(
+        "--bn-stats", default="reestimate", choices=["reestimate", "keep"], help=argparse.SUPPRESS
     )
 
-    group = parser.add_argument_group("optimisation (Adam)")
-    group.add_argument(
-        "--preset", default="ours", choices=list(PRESETS),
-        help="decoder, loss, colours, augmentation, and what the options below leave open; linear: a linear probe of "
-        "the encoder's maps; ours-without-...: less one part",
+    group = parser.add_argument_group(
+        "optimisation", "Adam trains the decoder. The recipe and the data set decide what you leave out."
     )
-    group.add_argument("--epochs", type=positive_int, help="passes over the data (default: the set's; DRIVE 400)")
-    group.add_argument("--batch-size", type=positive_int, metavar="N", help="(ours: 4; authors: the set's, DRIVE 1)")
-    group.add_argument("--lr", type=positive, help="learning rate (ours: 0.003; authors: the set's, DRIVE 0.001)")
-    add_schedule(group, None)
+    group.add_argument(
+        "--recipe", type=recipe_type("--recipe"), default="compact", choices=list(RECIPES), metavar="NAME",
+        help="Use the decoder, loss, augmentation and settings of this recipe. compact is ours. release follows the "
+        "authors' published settings. linear trains a linear probe of the encoder's maps. For ablations, "
+        "compact-without-contrast, compact-without-detail, compact-without-standardise, compact-without-jitter and "
+        "compact-without-dice each lack one part of compact.",
+    )
+    group.add_argument(
+        "--preset", type=recipe_type("--recipe", "--preset"), dest="recipe", choices=list(RECIPES), metavar="NAME",
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--epochs", type=positive_int, metavar="N",
+        help=f"Pass over the training photographs N times. Default: the set's (DRIVE: {drive.epochs}).",
+    )
+    group.add_argument(
+        "--batch-size", type=positive_int, metavar="N",
+        help="Take N photographs a step. Lower it if the GPU runs out of memory. Default: the recipe's (release: the "
+        f"set's, {drive.batch_size} for DRIVE; all others: {COMPACT.batch_size}).",
+    )
+    group.add_argument(
+        "--lr", type=positive,
+        help=f"Set Adam's learning rate. Default: the recipe's (release: the set's, {drive.lr:g} for DRIVE; all "
+        f"others: {COMPACT.lr:g}).",
+    )
+    add_schedule(group, f"the recipe's (release: {RELEASE.schedule}; all others: {COMPACT.schedule})")
     group.add_argument(
         "--crop", type=natural_int, metavar="PX",
-        help="train on random squares of this side, 0 on whole photographs (ours: 128 where photographs are padded; "
-        "authors: 0)",
+        help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "
+        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 where the set's photographs are resized).",
     )
     add_machine(group)
-    group.add_argument("--seed", type=natural_int, default=0, help="of the split, the weights, the order, the views")
-
-    group = parser.add_argument_group("run")
     group.add_argument(
-        "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/segment/DATASET-ENCODER)"
+        "--seed", type=natural_int, default=0,
+        help="Draw the split, the initial weights, the order of the photographs and the augmentation from this seed.",
+    )
+
+    group = parser.add_argument_group("run", "Each run has a folder, where it can be resumed.")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER",
+        help="Write the run into this folder. Default: runs/segment/DATASET-ENCODER.",
     )
     group.add_argument(
         "--resume", default="auto", choices=["auto", "never", "force"],
-        help="auto goes on with the run in --run-dir if there is one, never starts over, force goes on although "
-        "options differ",
+        help="auto goes on with the run in --run-dir if there is one. never starts over. force goes on although "
+        "options differ.",
     )
-    group.add_argument("--val-every", type=positive_int, default=10, metavar="N", help="epochs between validations")
-    group.add_argument("--save-minutes", type=weight, default=5, metavar="M", help="minutes between checkpoints")
+    group.add_argument(
+        "--val-every", type=positive_int, default=10, metavar="N", help="Validate every N epochs."
+    )
+    group.add_argument("--save-minutes", type=weight, default=5, help=argparse.SUPPRESS)  # between checkpoints
     args = parser.parse_args()
 
-    settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
+    settings, recipe = CATALOGUE[args.dataset], RECIPES[args.recipe]
     args.epochs = args.epochs or settings.epochs
-    args.batch_size = args.batch_size or preset.batch_size or settings.batch_size
-    args.lr = args.lr or preset.lr or settings.lr
-    args.schedule = args.schedule or preset.schedule
+    args.batch_size = args.batch_size or recipe.batch_size or settings.batch_size
+    args.lr = args.lr or recipe.lr or settings.lr
+    args.schedule = args.schedule or recipe.schedule
     if args.crop is None:
-        args.crop = preset.crop or 0 if settings.fit == "pad" else 0
+        args.crop = recipe.crop or 0 if settings.fit == "pad" else 0
     if args.data_dir is None:
         if settings.folder is None:
             parser.error(f"--dataset {args.dataset} needs --data-dir")
@@ -181,14 +226,14 @@ def parse_args() -> argparse.Namespace:
     if args.folds and not args.fold < args.folds:
         parser.error(f"--fold {args.fold}: with --folds {args.folds} the last is {args.folds - 1}")
     if args.split_file and args.folds:
-        parser.error("--split-file and --folds exclude each other")
+        parser.error("--split-file and --folds exclude each other: give one of them")
     if (args.roi == "disc") != bool(args.localiser):
-        parser.error("--roi disc and --localiser FILE belong together: train one for the disc with --roi full first")
+        parser.error("--roi disc and --localiser FILE need each other: train the localiser first, with --roi full")
     if args.roi == "disc" and (not settings.disc or "crop" in args.fov):
         names = ", ".join(name for name, each in CATALOGUE.items() if each.disc)
-        parser.error(f"--roi disc is for {names}, and excludes --fov crop")
+        parser.error(f"--roi disc works with {names}, and not with --fov crop")
     if args.crop and (args.crop % STRIDE or args.crop < 64):
-        parser.error(f"--crop {args.crop}: must be a multiple of {STRIDE}, the stride of the encoder, and at least 64")
+        parser.error(f"--crop {args.crop}: must be a multiple of {STRIDE} and at least 64")
     if args.size and args.size < 64:
         parser.error(f"--size {args.size}: must be at least 64")
     return args
@@ -199,7 +244,7 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("training for segmentation runs in one process: start it without torchrun")
     device = select_device(args.device)
-    settings, preset = CATALOGUE[args.dataset], PRESETS[args.preset]
+    settings, recipe = CATALOGUE[args.dataset], RECIPES[args.recipe]
     around = [settings.disc] if args.roi == "disc" else []
     found = settings.find(args.data_dir, list(dict.fromkeys([*args.target, *around])))
     if args.split_file:
@@ -220,11 +265,11 @@ def main() -> None:
 
     regions = args.roi == "disc" or samples["train"][0].roi
     size = args.size or (settings.roi_size if regions else settings.size) or largest_side(samples["train"])
-    network_input = NetworkInput(settings.fit, size, preset.standardise)
+    network_input = NetworkInput(settings.fit, size, recipe.standardise)
     train = read_training_set(samples["train"], args, network_input, device)
 
     model = Segmenter(
-        encoder, len(args.target), not args.finetune, preset.widths, preset.detail, preset.contrast
+        encoder, len(args.target), not args.finetune, recipe.widths, recipe.detail, recipe.contrast
     )
     model.to(device, memory_format=torch.channels_last)
     predictor = Predictor(model, network_input, "crop" in args.fov, localiser and Predictor.load(localiser, device))
@@ -267,8 +312,8 @@ def main() -> None:
         return {
             "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": args.finetune,
             "bn_stats": args.bn_stats, "dataset": args.dataset, "targets": args.target, "fit": network_input.fit,
-            "size": network_input.size, "standardise": preset.standardise, "widths": list(preset.widths),
-            "detail": list(preset.detail), "contrast": preset.contrast, "fov_crop": predictor.fov_crop,
+            "size": network_input.size, "standardise": recipe.standardise, "widths": list(recipe.widths),
+            "detail": list(recipe.detail), "contrast": recipe.contrast, "fov_crop": predictor.fov_crop,
             "localiser": localiser, "split": split, "epoch": epoch, "best_val_f1": best,
             "options": plain_options(args),
         }
@@ -360,7 +405,7 @@ def resumable(args: argparse.Namespace, split: dict[str, list[str]]) -> dict | N
     if checkpoint is None or args.resume == "force":
         return checkpoint
     free = FREE_OPTIONS - ({"epochs"} if args.schedule == "cosine" else set())
-    refuse_changes(checkpoint["options"], plain_options(args), free, args.run_dir)
+    refuse_changes(current_options(checkpoint["options"]), plain_options(args), free, args.run_dir)
     if checkpoint["split"] != split:
         raise UserError(
             f"{args.data_dir} holds other photographs than when {last} began: start over with --resume "
@@ -442,14 +487,14 @@ def train_one_epoch(
     epoch = start.epoch
     device = next(model.parameters()).device
     batches = epoch_batches(photographs, args, epoch)
-    steps, preset = len(batches), PRESETS[args.preset]
+    steps, recipe = len(batches), RECIPES[args.recipe]
     losses = torch.zeros(steps, 1, device=device) if start.losses is None else start.losses.to(device)
     started = time.monotonic()
     for step in range(start.step, steps):
         generator = seeded_generator(args.seed, epoch, step)
         if args.non_finite == "skip":
             buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        images, masks = training_batch(batches[step], network_input, args.crop or None, preset.jitter, generator)
+        images, masks = training_batch(batches[step], network_input, args.crop or None, recipe.jitter, generator)
         classes = len(args.target)
         labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in args.fov else None
         rate = learning_rate(args.lr, epoch * steps + step, args.epochs * steps, args.schedule)
@@ -458,8 +503,8 @@ def train_one_epoch(
         with autocast(device, args.precision):
             logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = binary_cross_entropy(logits.float(), labels, inside)
-        if preset.dice_weight:
-            loss = loss + preset.dice_weight * dice_loss(logits.float(), labels, inside)
+        if recipe.dice_weight:
+            loss = loss + recipe.dice_weight * dice_loss(logits.float(), labels, inside)
         losses[step] = loss.detach()
         if args.non_finite == "skip" and not loss.isfinite():
             for buffer, before in buffers:

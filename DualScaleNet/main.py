@@ -1,11 +1,11 @@
 """Pretrains the encoder on unlabelled fundus photographs with LocalFocus and GlobalFocus.
 
-    python DualScaleNet/main.py                                   # DDR in Dataset/ddr_757, the authors' settings
-    python DualScaleNet/main.py --data photographs --epochs 300   # any folders of photographs
-    torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine; more: docs/machines.md
+    python DualScaleNet/main.py                                   # DDR in Dataset/ddr_757, as in the authors' paper
+    python DualScaleNet/main.py --data photographs --epochs 300   # any folder of photographs
+    torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine; several: docs/machines.md
 
-Writes into the run folder: encoder.pth (what DownStream/train.py takes), last.pth (to go on from), snapshots of the
-encoder, log.csv, curves.png, args.json. The same command goes on where a stopped run left off.
+The run folder receives encoder.pth for DownStream/train.py, last.pth for resuming, snapshots of the encoder, log.csv,
+curves.png and args.json. If a run was stopped, the same command goes on with it.
 """
 
 import argparse
@@ -75,10 +75,10 @@ from DualScaleNet.views import global_views, local_views, standardise
 
 PANELS = {
     "loss": ["loss", "global", "local"],
-    "parts of the local loss": ["positive", "negative"],
-    "deviation (1 healthy, 0 collapsed)": ["local_projection_std", "global_projection_std"],
+    "terms of the local loss": ["positive", "negative"],
+    "standard deviation (1 healthy, 0 collapsed)": ["local_projection_std", "global_projection_std"],
     "effective rank of 128": ["local_projection_rank", "global_projection_rank"],
-    "share of colour": ["local_projection_colour", "global_projection_colour"],
+    "variance explained by colour": ["local_projection_colour", "global_projection_colour"],
 }
 
 FOLDERS = {"data", "cache", "run_dir"}  # may lie elsewhere on another host
@@ -86,107 +86,138 @@ FOLDERS = {"data", "cache", "run_dir"}  # may lie elsewhere on another host
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    group = parser.add_argument_group("photographs")
+    group = parser.add_argument_group("photographs", "The encoder learns from these photographs. No label is read.")
     group.add_argument(
         "--data", type=Path, nargs="+", default=[ROOT / "Dataset" / "ddr_757"], metavar="FOLDER",
-        help="folders of photographs, nested or not; the authors took the lesion-segmentation subset of DDR",
+        help="Read all photographs in these folders, nested or not. The authors took the lesion-segmentation subset "
+        "of DDR.",
     )
     group.add_argument(
         "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
-        help="splits to read together where --data has train/val/test folders; the authors merged train and test",
+        help="Read these splits together where --data has folders train, val and test. The authors merged train and "
+        "test.",
     )
-    group.add_argument("--image-size", type=positive_int, default=224, metavar="PX", help="side of the square image")
+    group.add_argument(
+        "--image-size", type=positive_int, default=224, metavar="PX",
+        help="Resize every photograph to PX x PX pixels. Larger images show finer detail and need more memory.",
+    )
     group.add_argument(
         "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
-        help="decoded photographs are kept here; it may be deleted at any time",
+        help="Keep the decoded photographs in this folder, so that each file is decoded once. You may delete it at "
+        "any time.",
     )
     group.add_argument(
         "--max-bad", type=fraction, default=0.05, metavar="F",
-        help="share of unreadable photographs above which the run stops; below, each is named and left out",
+        help="Stop if more than this fraction of the photographs cannot be read. Otherwise each such file is named "
+        "and left out.",
     )
 
-    group = parser.add_argument_group("method")
-    group.add_argument("--arch", default="bottleneck18", choices=list(ARCHITECTURES), help="the encoder")
+    group = parser.add_argument_group(
+        "method", "The recipe sets --stop-gradient, --crop, --augmentation, --standardise and --lr unless you do."
+    )
     group.add_argument(
         "--recipe", default="paper", choices=list(RECIPES),
-        help="sets the options below and --lr; paper: the method's figure; release: the authors' published settings; "
-        "steady: ours, against collapse",
+        help="Use the settings of this recipe. paper follows the figure of the authors' paper, release their "
+        "published settings. steady is ours: choose it if a run warns of collapse.",
+    )
+    group.add_argument(
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
+        help="Pretrain this encoder. bottleneck18 is the authors'; the others are torchvision's.",
     )
     group.add_argument(
         "--stop-gradient", action=argparse.BooleanOptionalAction,
-        help="none into z(y) of LocalFocus (default: the recipe's; release lets it flow)",
+        help="Let no gradient flow into the targets z(y) of LocalFocus. Default: the recipe's (only release lets it "
+        "flow).",
     )
     group.add_argument(
         "--crop", action=argparse.BooleanOptionalAction,
-        help="random resized crops in GlobalFocus (default: the recipe's; release has none)",
+        help="Take random resized crops as the views of GlobalFocus. Default: the recipe's (only release does not).",
     )
     group.add_argument(
         "--augmentation", choices=["one", "all"],
-        help="of the five operations one is drawn for each patch and view, as the authors, or all are applied "
-        "(default: the recipe's)",
+        help="Augment each patch and view by one of the five operations, drawn at random, as the authors did, or by "
+        "all five. Default: the recipe's (steady: all; paper and release: one).",
     )
     group.add_argument(
         "--standardise", action=argparse.BooleanOptionalAction,
-        help="every view's channels to the same mean and deviation, so that colour and brightness tell nothing "
-        "(default: the recipe's; steady does)",
+        help="Bring the channels of every view to the same mean and standard deviation, so that colour and "
+        "brightness tell nothing. Default: the recipe's (only steady does).",
     )
     group.add_argument(
         "--batch-norm", default="per-view", choices=["per-view", "joint", "synchronised"],
-        help="batch statistics for each view on its own, as the authors, or pooled over the views of a pass, or for "
-        "each view over all processes of torchrun",
+        help="Compute batch statistics for each view on its own, as the authors did (per-view), over all views of a "
+        "pass (joint), or for each view over all GPUs (synchronised). Choose synchronised if each GPU sees few "
+        "images.",
     )
-    group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help="patches to a side; the authors took 3")
+    group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help=argparse.SUPPRESS)  # patches to a side
     group.add_argument(
         "--weights", type=weight, nargs=4, default=[0.5, 0.5, 0.8, 0.2],
         metavar=("GLOBAL", "LOCAL", "SAME", "MIRRORED"),
-        help="of GlobalFocus and LocalFocus, 0 turns one off, and in LocalFocus of the same and of the mirrored cell",
+        help="Weight the losses GlobalFocus and LocalFocus, and within LocalFocus the same and the mirrored patch. "
+        "0 turns a loss off.",
     )
 
-    group = parser.add_argument_group("optimisation (Adam)")
-    group.add_argument("--epochs", type=positive_int, default=5000, help="the authors took 5000")
+    group = parser.add_argument_group("optimisation", "Adam trains the network with these settings.")
+    group.add_argument(
+        "--epochs", type=positive_int, default=5000, metavar="N",
+        help="Pass over all photographs N times. The authors took 5000.",
+    )
     group.add_argument(
         "--batch-size", type=positive_int, default=64, metavar="N",
-        help="photographs a step, over all processes; the last incomplete batch of an epoch is dropped",
+        help="Take N photographs a step, over all GPUs together. The last incomplete batch of an epoch is dropped. "
+        "Lower it if the GPU runs out of memory.",
     )
-    group.add_argument("--lr", type=positive, help="learning rate (default: the recipe's; the authors took 0.001)")
+    rates = f"steady: {RECIPES['steady'].lr:g}; paper and release, as the authors: {RECIPES['paper'].lr:g}"
+    group.add_argument("--lr", type=positive, help=f"Set Adam's learning rate. Default: the recipe's ({rates}).")
     add_schedule(group)
     group.add_argument(
+        "--warmup-epochs", type=natural_int, default=0, metavar="N",
+        help="Raise the learning rate from zero to --lr over the first N epochs. The authors did not.",
+    )
+    group.add_argument(
+        "--weight-decay", type=weight, default=0.0, metavar="W",
+        help="Weight the L2 penalty on the parameters. The authors used none.",
+    )
+    group.add_argument(
         "--accumulate", type=positive_int, default=1, metavar="N",
-        help="parts that a batch passes in, for small memories; batch statistics are those of a part",
+        help="Pass each batch through the network in N parts, to save memory. Batch statistics are then those of a "
+        "part.",
     )
     group.add_argument(
         "--checkpoint-activations", action="store_true",
-        help="compute activations again in the backward pass instead of keeping them: the same result in less memory",
+        help="Compute activations again in the backward pass instead of keeping them. The result is the same; it "
+        "saves memory and costs time.",
     )
-    group.add_argument("--warmup-epochs", type=natural_int, default=0, metavar="N", help="linear rise to --lr, ours")
-    group.add_argument("--weight-decay", type=weight, default=0.0, help="L2 penalty; the authors used none")
     add_machine(group)
-    group.add_argument("--seed", type=natural_int, default=0, help="of the weights, the order and the views")
-
-    group = parser.add_argument_group("run")
     group.add_argument(
-        "--run-dir", type=Path, metavar="FOLDER", help="what the run writes (default: runs/pretrain/ARCH-RECIPE)"
+        "--seed", type=natural_int, default=0,
+        help="Draw the initial weights, the order of the photographs and the views from this seed.",
+    )
+
+    group = parser.add_argument_group("run", "Each run has a folder, where it can be resumed.")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER",
+        help="Write the run into this folder. Default: runs/pretrain/ARCH-RECIPE.",
     )
     group.add_argument(
         "--resume", default="auto", metavar="auto|never|force|FILE",
-        help="auto goes on with the run in --run-dir if there is one, on any host; never starts over, force goes on "
-        "although options differ, FILE goes on from a last.pth",
+        help="auto goes on with the run in --run-dir, of whichever host has one. never starts over. force goes on "
+        "although options differ. FILE goes on from that last.pth.",
     )
     group.add_argument(
         "--snapshot-every", type=positive_int, default=500, metavar="N",
-        help="epochs between encoders that are kept, as the authors",
+        help="Keep a copy of the encoder every N epochs. The authors did so every 500.",
     )
-    group.add_argument("--save-minutes", type=weight, default=10, metavar="M", help="minutes between checkpoints")
+    group.add_argument("--save-minutes", type=weight, default=10, help=argparse.SUPPRESS)  # between checkpoints
     args = parser.parse_args()
     for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
         if getattr(args, name) is None:
             setattr(args, name, getattr(RECIPES[args.recipe], name))
     args.run_dir = args.run_dir or ROOT / "runs" / "pretrain" / f"{args.arch}-{args.recipe}"
     if not any(args.weights[:2]):
-        parser.error("--weights: one of GLOBAL and LOCAL must be above 0")
+        parser.error("--weights: GLOBAL or LOCAL must be above 0")
     if args.image_size < 32 * args.grid:
-        least = f"below {32 * args.grid} a patch is under one pixel of the last feature map"
-        parser.error(f"--image-size {args.image_size}: {least}")
+        parser.error(f"--image-size {args.image_size}: must be at least {32 * args.grid}, 32 for each patch")
     return args
 
 
@@ -280,7 +311,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> None:
         row = train_one_epoch(network, state, photographs, args, processes, start, keep, files_of, bar)
         if rank == 0:
             log.append(row)
-        for name, warning in collapse_warnings(row, args.batch_size // processes - 1).items():
+        for name, warning in collapse_warnings(row, args.batch_size // processes.count - 1).items():
             if name not in warned:
                 warn(f"epoch {epoch + 1}: {warning}")
                 warned.add(name)

@@ -82,7 +82,7 @@ def collapse_warnings(report: dict[str, float | None], most: int) -> dict[str, s
             images the rank is at least 1 unless all agree, so that it warns of nothing else.
     """
     bounds = {
-        "std": ("channel deviation (1 is healthy)", MIN_DEVIATION),
+        "std": ("standard deviation over images (1 is healthy)", MIN_DEVIATION),
         "rank": ("effective rank (of 128)", min(MIN_RANK, most / 2)),
     }
     warnings = {}

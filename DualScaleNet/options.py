@@ -1,10 +1,11 @@
 """Types and checks of command-line options that both stages share."""
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
-from DualScaleNet.runtime import UserError
+from DualScaleNet.runtime import ROOT, UserError
 
 
 def positive_int(text: str) -> int:
@@ -55,11 +56,20 @@ def share(text: str) -> float:
     return value
 
 
-def add_schedule(group: argparse._ArgumentGroup, default: str | None = "constant") -> None:
-    """--schedule, of both training scripts."""
+def add_schedule(group: argparse._ArgumentGroup, of_recipe: str | None = None) -> None:
+    """--schedule, of both training scripts; `of_recipe` says what the default is where the recipe sets it."""
     group.add_argument(
-        "--schedule", default=default, choices=["constant", "cosine"],
-        help="the authors kept the rate constant; cosine lets it fall to zero at the last epoch",
+        "--schedule", default=None if of_recipe else "constant", choices=["constant", "cosine"],
+        help="Keep the learning rate constant, as the authors did, or let it fall to zero at the last epoch (cosine)."
+        + (f" Default: {of_recipe}." if of_recipe else ""),
+    )
+
+
+def add_device(group: argparse._ArgumentGroup) -> None:
+    """--device, of every script with a network."""
+    group.add_argument(
+        "--device", default="auto",
+        help="Compute on this device: auto (the GPU if there is one), cpu, cuda, cuda:1 or mps.",
     )
 
 
@@ -67,21 +77,35 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     """--precision, --device and --non-finite, of both training scripts."""
     group.add_argument(
         "--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
-        help="auto: bfloat16 on GPUs and CPUs that have it, float16 on other GPUs, float32 on other CPUs; the authors "
-        "took float32",
+        help="Compute the network in this number format. auto takes bfloat16 where the hardware has it, otherwise "
+        "float16 on GPUs and float32 on CPUs. Choose float32, as the authors did, if the loss becomes NaN.",
     )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device(group)
     group.add_argument(
         "--non-finite", default="stop", choices=["stop", "skip"],
-        help="what to do when a loss is infinite or no number; skip: leave the batch out, and count it in the log",
+        help="If the loss of a batch is infinite or NaN, stop the run, or skip the batch and count it in log.csv.",
     )
 
 
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the module docstring as it is and adds each default to its help text."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the module docstring as it is and ends each help text with the default, as a user would type it."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # the names of options and recipes stay whole
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        if action.default in (None, argparse.SUPPRESS, []) or action.default is False:
+            return action.help
+        return f"{action.help} Default: {as_typed(action.default)}."
+
+
+def as_typed(value: Any) -> str:
+    """An option's value as on the command line: lists by spaces, paths from the root of the repository."""
+    if isinstance(value, list):
+        return " ".join(map(as_typed, value))
+    if isinstance(value, Path):
+        return value.relative_to(ROOT).as_posix() if value.is_relative_to(ROOT) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def plain_options(args: argparse.Namespace) -> dict[str, Any]:

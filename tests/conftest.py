@@ -11,7 +11,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data"
-# 64-px crops, and a rate that does not hang on the number of epochs.
+# 64-px crops, and a learning rate that does not depend on the number of epochs.
 SMALL_TRAINING = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
 sys.path.insert(0, str(ROOT))
 

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from pathlib import Path
 
 import faults
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from conftest import rows, run_script
 from PIL import Image
 
-from DownStream.compare import paired_differences, sign_flip_p
+from DownStream.compare import Cell, paired_differences, sign_flip_p
+from DownStream.recipes import OLD_NAMES
 
 
 def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path):
@@ -29,10 +31,15 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     assert "| both, frozen | 50% | 1 |" in printed and "(2 photographs)" in printed
     assert len(rows(out / "per_image.csv")) == 2 * 2 * 2 and Image.open(out / "curve.png").width > 500
 
-    assert [len(rows(out / "cells" / f"random-frozen-ours-{share}-0" / "log.csv")) for share in ("0.5", "1")] == [2, 1]
+    logs = [rows(out / "cells" / f"random-frozen-compact-{share}-0" / "log.csv") for share in ("0.5", "1")]
+    assert list(map(len, logs)) == [2, 1]
+    for folder in sorted(out.glob("cells/*")):
+        as_made_before_recipes(folder)
     written = [(path, path.stat().st_mtime_ns) for path in sorted(out.glob("cells/*/last.pth"))]
     assert len(written) == 4
-    run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, "--seeds", 0, 1, *small)
+    old_name = ("--presets", "ours", "--seeds", 0, 1)
+    named = run_script("DownStream/compare.py", *arguments[:-2], 1, *encoders, *old_name, *small).stderr
+    assert "--presets ours is now --recipes compact" in named
     file_as_random = ("--encoders", encoders[-1].replace("both", "random"))
     same, other_options = (*arguments, *encoders, *small), (*arguments, *encoders, *small[:-1], 4)
 
@@ -47,6 +54,23 @@ def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path)
     assert refused_cell(*same) == str(stamp.parent)
     assert all(path.stat().st_mtime_ns == before for path, before in written)
     assert [row["seed"] for row in rows(out / "results.csv")] == ["0", "0", "1", "1"]
+
+
+def as_made_before_recipes(folder: Path) -> None:
+    """Names a cell as an older version did, when recipes were presets."""
+    stamp = folder / "cell.json"
+    text = stamp.read_text().replace('"--recipe"', '"--preset"').replace('"compact"', '"ours"')
+    stamp.write_text(text.replace('"recipe": "Recipe(', '"preset": "Preset('))
+    folder.rename(folder.with_name(folder.name.replace("compact", "ours")))
+
+
+@pytest.mark.parametrize("old, new", OLD_NAMES.items())
+def test_a_cell_with_a_recipes_old_name_is_found_and_shown_under_the_new(old, new, tmp_path):
+    cell = Cell("both", "encoder.pth", False, new, 0.25, 1)
+    assert cell.folder(tmp_path).name == f"both-frozen-{new}-0.25-1"
+    (tmp_path / "cells" / f"both-frozen-{old}-0.25-1").mkdir(parents=True)
+    assert cell.folder(tmp_path).name == f"both-frozen-{old}-0.25-1"
+    assert cell.title == "both, frozen" + (f", {new}" if new != "compact" else "")
 
 
 def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_path):
@@ -66,7 +90,7 @@ def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_p
 def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
     arguments = ("--encoders", "random", "--data-dir", trees, "--out", tmp_path / "out", "--seeds", 0)
     stderr = run_script("DownStream/compare.py", *arguments, "--", "--crop", 65, code=1).stderr
-    assert "random-frozen-ours-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
+    assert "random-frozen-compact-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
     for wrong in (["random", "random"], ["nonsense"]):
         run_script("DownStream/compare.py", "--encoders", *wrong, code=2)
 

@@ -152,7 +152,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
     message = str(stop.value)
     assert message.startswith("the loss of step 2 of epoch 1 is nan (") and message.count(str(trees)) in (2, 4)
     assert "lower --lr or use --precision float32, and go on with --resume force" in message
-    assert "or leave such batches out with --non-finite skip" in message
+    assert "or skip such batches with --non-finite skip" in message
     content = load_checkpoint(tmp_path / "run" / "last.pth", name)
     assert (content["epoch"], content["step"]) == (0, 1)
     assert all(value.isfinite().all() for value in content["model"].values())

@@ -176,7 +176,7 @@ def test_failures_come_first_and_undefined_last(tmp_path: Path):
     assert page.texts["span"][-len(values) :] == values
     assert scores["whole"]["per_image"]["f1"]["undefined"] == 2
     for text in (html, markdown):
-        assert "without F1, left out of its mean: 2 (whole image), 2 (field of view)." in text
+        assert "have no F1 and are left out of its mean: 2 (whole image), 2 (field of view)." in text
     assert re.findall(r"\(overlay/(.*)\.png\)", markdown) == ["bad", "fair", "good"]  # the worst, as far as it is known
 
 
@@ -247,14 +247,14 @@ def test_notes_and_threshold(tmp_path: Path):
     evaluation, samples = make(tmp_path, {"1": 0.5, "2": 0.6})
     html, markdown, _ = written(tmp_path, evaluation, samples, notes=[], window=None, tta=False)
     assert 'class="notes"' not in html and "## Notes" not in markdown
-    assert "squares" not in html and "test-time" not in markdown
+    assert "windows" not in html and "test-time" not in markdown
     notes = ["The disc was not found in 2 photographs: 3, 7.", "Second note."]
     facts = {"threshold": 0.36512, "threshold_from": "train", "window": 512, "tta": True}
     html, markdown, _ = written(tmp_path, evaluation, samples, notes=notes, **facts)
     assert Page(html).texts["li"][:2] == notes and 'class="notes"' in html
     assert all(f"- **{note}**\n" in markdown for note in notes)
     for text in (html, markdown):
-        assert "squares of 512 px" in text and "test-time augmentation" in text
+        assert "windows of 512 px" in text and "test-time augmentation" in text
         assert "0.3651, the best pooled F1 on train photographs" in text
         assert "DRIVE test, vessels: 2 photographs at native size" in text
 

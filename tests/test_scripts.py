@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shutil
 import sys
 from types import ModuleType
 
@@ -14,25 +15,39 @@ from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
 from DownStream import train as segmentation
+from DownStream.recipes import OLD_NAMES, RECIPES
 from DualScaleNet import main as pretraining
 from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
+VISIBLE_OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, "Dataset/check.py", "Dataset/synthetic.py"])
 def test_help_from_another_folder_without_gpu(script, tmp_path):
+    """Few options, in groups with a sentence each, in sentences, with the defaults that a user would type."""
     text = run_script(script, "--help", cwd=tmp_path).stdout
-    assert "usage:" in text and text.count("\n  --") <= 30
+    assert 3 <= len(VISIBLE_OPTION.findall(text)) <= 30
     assert list(tmp_path.iterdir()) == []
+    assert str(ROOT) not in text and "Path(" not in text and "(default" not in text and "None" not in text
+    for title, body in re.findall(r"^(\w+):\n\n?(.*?)(?=\n\w+:\n|\Z)", text, re.MULTILINE | re.DOTALL):
+        if script in SCRIPTS and title != "options":
+            assert re.match(r"  [A-Z].*\.\n\n", body), body
+        for option in re.split(r"^  (?=-)", body, flags=re.MULTILINE)[1:]:
+            assert "-h, --help" in option or option.strip().endswith("."), option
+
+
+def test_help_shows_defaults_as_typed():
+    text = " ".join(run_script("DualScaleNet/main.py", "--help").stdout.split())
+    assert all(f" Default: {value}." in text for value in ("Dataset/ddr_757", "train test", "0.5 0.5 0.8 0.2", "0"))
 
 
 @pytest.mark.parametrize(
     "script, arguments, message",
     [
         ("DualScaleNet/main.py", ["--epoch", "0"], "--epochs: must be at least 1, not 0"),
-        ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: below 96"),
-        ("DualScaleNet/main.py", ["--weights", "0", "0", "1", "1"], "--weights: one of GLOBAL and LOCAL must be above"),
+        ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: must be at least 96"),
+        ("DualScaleNet/main.py", ["--weights", "0", "0", "1", "1"], "--weights: GLOBAL or LOCAL must be above 0"),
         ("DownStream/train.py", ["--dataset", "generic"], "--dataset generic needs --data-dir"),
         ("DownStream/train.py", ["--folds", "3", "--fold", "3"], "--fold 3: with --folds 3 the last is 2"),
         ("DownStream/train.py", ["--crop", "100"], "--crop 100: must be a multiple of 32"),
@@ -111,7 +126,7 @@ def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: 
 
 
 def test_a_linear_probe_is_trained_saved_and_scored(trees, tmp_path):
-    train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", "--preset", "linear", "--epochs", 1)
+    train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", "--recipe", "linear", "--epochs", 1)
     content = torch.load(tmp_path / "run" / "last.pth")
     trained = [name for name in content["model"] if name.startswith("decoder") and name.endswith("weight")]
     assert trained == [f"decoder.classifiers.{k}.1.weight" for k in range(5)]
@@ -120,7 +135,7 @@ def test_a_linear_probe_is_trained_saved_and_scored(trees, tmp_path):
     assert "f1" in predicted and len(list(tmp_path.glob("run/predictions-test/probability/*.png"))) == 2
 
 
-def test_recipes_and_presets_set_only_what_is_left_open(monkeypatch):
+def test_recipes_set_only_what_is_left_open(monkeypatch):
     release = options_of(monkeypatch, pretraining, "--recipe", "release", "--crop")
     assert (release.stop_gradient, release.crop, release.standardise, release.lr) == (False, True, False, 1e-3)
     steady = options_of(monkeypatch, pretraining, "--recipe", "steady", "--no-standardise", "--lr", 0.1)
@@ -131,10 +146,40 @@ def test_recipes_and_presets_set_only_what_is_left_open(monkeypatch):
         return args.crop, args.batch_size, args.lr, args.schedule, args.epochs
 
     assert training_options() == (128, 4, 3e-3, "cosine", 400)
-    assert training_options("--preset", "authors") == (0, 1, 1e-3, "constant", 400)
-    assert training_options("--preset", "authors", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
+    assert training_options("--recipe", "release") == (0, 1, 1e-3, "constant", 400)
+    assert training_options("--recipe", "release", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
     assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (0, 4, 1)
     assert training_options("--crop", 0, "--schedule", "constant", "--epochs", 5)[0::3] == (0, "constant")
+
+
+def test_old_names_of_recipes_are_taken_and_the_new_ones_named(monkeypatch, capsys):
+    for option, name in (("--preset", "ours"), ("--recipe", "authors"), ("--preset", "ours-without-dice")):
+        new = OLD_NAMES[name]
+        assert options_of(monkeypatch, segmentation, option, name).recipe == new
+        assert capsys.readouterr().err == f"{option} {name} is now --recipe {new}\n"
+    assert options_of(monkeypatch, segmentation, "--preset", "linear").recipe == "linear"
+    assert capsys.readouterr().err == "--preset linear is now --recipe linear\n"
+    assert options_of(monkeypatch, segmentation, "--recipe", "release").recipe == "release"
+    assert capsys.readouterr().err == ""
+    assert OLD_NAMES.keys().isdisjoint(RECIPES) and set(OLD_NAMES.values()) == RECIPES.keys() - {"linear"}
+
+
+def test_a_run_from_before_recipes_had_that_name_goes_on_and_predicts(trees, pretrained, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    for name in ("best.pth", "last.pth"):
+        content = torch.load(tmp_path / "run" / name)
+        assert content["options"].pop("recipe") == "compact"
+        torch.save(content | {"options": {**content["options"], "preset": "ours"}}, tmp_path / "run" / name)
+    common = ("--encoder", pretrained / "encoder.pth", "--folds", 3)
+    refused = train(trees / "DRIVE", tmp_path / "run", *common, "--recipe", "linear", code=1).stderr
+    assert "--recipe was compact, now linear" in refused
+    train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 3)
+    assert [row["epoch"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "2", "3"]
+    assert torch.load(tmp_path / "run" / "last.pth")["options"]["recipe"] == "compact"
+    old = tmp_path / "run" / "last-previous.pth"
+    assert "preset" in torch.load(old)["options"]
+    run_script("DownStream/predict.py", "--checkpoint", old, "--out", tmp_path / "out")
+    assert len(list(tmp_path.glob("out/probability/*.png"))) == 2
 
 
 def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
@@ -238,7 +283,7 @@ def test_photographs_without_labels(trained, tmp_path):
     assert Image.open(tmp_path / "out" / "probability" / "Eye 1.png").size == (97, 61)
     assert Image.open(tmp_path / "out" / "overlay" / "left" / "ü.png").size == (40, 200)
     assert not (tmp_path / "out" / "scores.json").exists()
-    assert "vessels: marked in the field of view" in output
+    assert "of the field of view is marked (median" in output
     summary = {row["image"]: row for row in rows(tmp_path / "out" / "summary.csv")}
     assert (summary["left/ü"]["width"], summary["left/ü"]["height"]) == ("40", "200")
     assert 0 <= float(summary["Eye 1"]["vessels marked"]) <= 1
@@ -276,7 +321,7 @@ def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):
     predict = ("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth")
     assert "split test is empty: choose --split train" in run_script(*predict, code=1).stderr
     output = run_script(*predict, "--split", "train").stdout
-    assert "pr_auc" in output and "field of view estimated for 3 photographs" in output
+    assert "pr_auc" in output and "field-of-view mask estimated for 3 photographs" in output
 
 
 def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, monkeypatch):
@@ -302,6 +347,6 @@ def test_real_drive_test_photographs_without_labels(pretrained, tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_readme_names_every_option(script):
     readme = (ROOT / "README.md").read_text()
-    options = re.findall(r"^  --([a-z-]+)", run_script(script, "--help").stdout, re.MULTILINE)
+    options = VISIBLE_OPTION.findall(run_script(script, "--help").stdout)
     assert len(options) > 7
     assert [option for option in options if f"`--{option}" not in readme] == []

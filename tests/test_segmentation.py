@@ -17,7 +17,7 @@ from DownStream.data import make_split, read_mask, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.model import Decoder, Segmenter, local_contrast, resize
-from DownStream.presets import AUTHORS, LINEAR, OURS, PRESETS
+from DownStream.recipes import COMPACT, LINEAR, RECIPES, RELEASE
 from DownStream.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
@@ -43,10 +43,10 @@ def test_parameter_count():
     assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
 
 
-@pytest.mark.parametrize("preset", [AUTHORS, OURS, LINEAR])
+@pytest.mark.parametrize("recipe", [RELEASE, COMPACT, LINEAR])
 @pytest.mark.parametrize("arch", list(ARCHITECTURES))
-def test_logits_are_as_large_as_the_image(arch, preset):
-    model = Segmenter(Encoder(arch), classes=2, widths=preset.widths, detail=preset.detail, contrast=preset.contrast)
+def test_logits_are_as_large_as_the_image(arch, recipe):
+    model = Segmenter(Encoder(arch), classes=2, widths=recipe.widths, detail=recipe.detail, contrast=recipe.contrast)
     model.eval()
     for height, width in ((64, 96), (33, 70), (129, 97)):
         assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
@@ -91,22 +91,22 @@ def test_the_linear_probe_is_one_linear_classifier_on_all_maps():
     assert torch.allclose(probe(maps), F.conv2d(stacked, weight, bias), rtol=0, atol=1e-10)
 
 
-def test_our_decoder_sees_the_photograph_pixel_by_pixel():
+def test_the_compact_decoder_sees_the_photograph_pixel_by_pixel():
     """A change of one pixel that c1 is made blind to still moves the logits around it, and only there."""
-    model = Segmenter(Encoder(), widths=OURS.widths).eval()  # without the detail path, which reaches further
+    model = Segmenter(Encoder(), widths=COMPACT.widths).eval()  # without the detail path, which reaches further
     nn.init.zeros_(model.encoder.conv1.weight)
     image = torch.rand(1, 3, 64, 64)
     changed = image.clone()
     changed[..., 30, 40] += 0.5
     moved = (model(changed) - model(image)).abs()[0, 0] > 0
     assert moved[30, 40] and moved[28:33, 38:43].sum() == moved.sum()
-    authors = Segmenter(model.encoder, widths=AUTHORS.widths).eval()
-    assert torch.equal(authors(changed), authors(image))
+    release = Segmenter(model.encoder, widths=RELEASE.widths).eval()
+    assert torch.equal(release(changed), release(image))
 
 
 def test_the_detail_path_is_trained_beside_a_frozen_encoder():
     """Its maps are as large as the encoder's, at full and half size, and reach the loss."""
-    model = Segmenter(Encoder(), widths=OURS.widths, detail=OURS.detail, contrast=OURS.contrast).train()
+    model = Segmenter(Encoder(), widths=COMPACT.widths, detail=COMPACT.detail, contrast=COMPACT.contrast).train()
     image = torch.rand(2, 3, 65, 70)
     maps = model.detail(image)
     assert [each.shape for each in maps] == [(2, 32, 65, 70), (2, 64, 33, 35)]
@@ -116,10 +116,10 @@ def test_the_detail_path_is_trained_beside_a_frozen_encoder():
     assert all(p.grad is None for p in model.encoder.parameters())
 
 
-def test_ours_without_a_part_differs_in_that_part_only():
-    for name, preset in PRESETS.items():
-        different = [field for field in vars(OURS) if getattr(preset, field) != getattr(OURS, field)]
-        if name.startswith("ours-without"):
+def test_an_ablation_differs_in_one_part_only():
+    for name, recipe in RECIPES.items():
+        different = [field for field in vars(COMPACT) if getattr(recipe, field) != getattr(COMPACT, field)]
+        if name.startswith("compact-without"):
             assert len(different) == 1, name
 
 
@@ -319,7 +319,7 @@ def test_only_ours_is_jittered():
     network_input = NetworkInput("pad", 96)
     plain, jittered = (training_batch(photographs, network_input, 64, on, generator()) for on in (False, True))
     assert torch.equal(plain[1], jittered[1]) and not torch.equal(plain[0], jittered[0])
-    assert OURS.jitter and not AUTHORS.jitter and not LINEAR.jitter
+    assert COMPACT.jitter and not RELEASE.jitter and not LINEAR.jitter
 
 
 def test_only_standardised_photographs_lose_their_background(trees):

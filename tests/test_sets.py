@@ -172,7 +172,7 @@ def test_train_on_one_set_and_test_on_another(official, tmp_path, monkeypatch, c
     )  # fmt: skip
     call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", "--dataset", "stare", "--data-dir", official)
     output = capsys.readouterr().out
-    assert "STARE test, vessels: 2 photographs" in output and "the second observer's drawing" in output
+    assert "STARE test, vessels: 2 photographs" in output and "the second observer's annotation" in output
     with open(tmp_path / "predictions-stare-test" / "per_image.csv", newline="") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {"im0162", "im0163"}
     with pytest.raises(UserError, match="idrid has no vessels"):
@@ -317,8 +317,8 @@ def test_a_users_own_split_wins(official, tmp_path, monkeypatch):
 
     for content, problem in (
         ({"train": ["99_training"]}, "99_training is not in the data"),
-        ({"train": ["01_test"], "val": ["01_test"]}, "01_test stands there twice"),
-        ({"test": ["01_test"]}, "its list train is empty"),
+        ({"train": ["01_test"], "val": ["01_test"]}, "01_test is listed twice"),
+        ({"test": ["01_test"]}, "the list train is empty"),
         ({"train": ["01_test"], "hold": []}, "it has a list hold"),
         (["01_test"], "an object of lists"),
     ):

@@ -186,7 +186,7 @@ def test_exif_turns_the_photograph_and_the_mask_must_follow(mine, monkeypatch, c
     photograph = read(mine, "a")
     assert np.array_equal(pixels(photograph), np.rot90(stored, -1))
     assert np.array_equal(photograph.labels["mask"].numpy(), np.eye(96, SIDE, dtype=bool))
-    note = "train: an EXIF tag turns a.png: look whether the masks are turned too"
+    note = "train: an EXIF tag turns a.png: check that the masks are turned too"
     assert note in assert_fine(monkeypatch, capsys, mine)
 
     save(mine / "masks" / "a.png", np.eye(SIDE, 96, dtype=np.uint8))

@@ -337,7 +337,7 @@ def test_what_exists_is_left_alone_and_stops_all_before_the_first_file(tmp_path,
 def test_all_sets_at_once_and_a_set_that_is_too_small_stops_all(tmp_path, monkeypatch, capsys):
     options = ["synthetic.py", "--out", str(tmp_path), "--size", "32", "--test", "1", "--val", "0"]
     monkeypatch.setattr("sys.argv", [*options, "--sets", "chase-db1", "stare", "--train", "11"])
-    with pytest.raises(UserError, match="--train 11: stare has 10"):
+    with pytest.raises(UserError, match="--train 11: stare has at most 10"):
         main()
     assert not files(tmp_path)
     monkeypatch.setattr("sys.argv", [*options, "--sets", "stare"])  # by default all of its ten

@@ -122,5 +122,5 @@ def nothing_found(title: str, root: Path, expected: str) -> UserError:
     """What is raised where a set is not."""
     return UserError(
         f"no {title} in {root}: expected {expected} below it; Dataset/README.md says where to get it; "
-        "if it lies elsewhere give that with --data-dir (check.py: --root)"
+        "if it is elsewhere, name its folder with --data-dir (check.py: --root)"
     )

@@ -1,0 +1,83 @@
+"""The settings in which recipes of segmentation differ: decoder, loss, colours, augmentation and optimisation.
+
+`compact` is ours and the default; `release` the authors' published settings (section 2.3 of the method); `linear` a
+linear probe, which shows what an encoder's maps are worth by themselves. The others are ablations of `compact`.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from DownStream.model import WIDTHS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`widths` of the decoder; with a fifth the photograph itself is the last skip; none: a `LinearReadout`. `detail`:
+    of the path beside the photograph, which sees its local contrast, if `contrast`, or the photograph.
+
+    `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `dice_weight`
+    of the Dice loss beside cross-entropy. `crop`: side of random crops, in pixels, where photographs are padded rather
+    than resized. None: the data set's own, by the authors.
+    """
+
+    widths: tuple[int, ...] = WIDTHS
+    detail: tuple[int, ...] = ()
+    contrast: bool = False
+    standardise: bool = False
+    jitter: bool = False
+    dice_weight: float = 0.0
+    crop: int | None = None
+    lr: float | None = None
+    schedule: str = "constant"
+    batch_size: int | None = None
+
+
+RELEASE = Recipe()
+COMPACT = Recipe(
+    widths=(128, 64, 32, 32, 32), detail=(32, 64), contrast=True, standardise=True, jitter=True,
+    dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine", batch_size=4,
+)  # fmt: skip
+WITHOUT = {
+    "detail": replace(COMPACT, detail=()),
+    "contrast": replace(COMPACT, contrast=False),
+    "standardise": replace(COMPACT, standardise=False),
+    "jitter": replace(COMPACT, jitter=False),
+    "dice": replace(COMPACT, dice_weight=0.0),
+}
+LINEAR = replace(COMPACT, widths=(), detail=(), contrast=False, jitter=False)
+RECIPES = {
+    "compact": COMPACT,
+    "release": RELEASE,
+    "linear": LINEAR,
+    **{f"compact-without-{part}": recipe for part, recipe in WITHOUT.items()},
+}
+
+# Recipes were presets once, and had other names: old commands, checkpoints and comparisons still have them.
+OLD_NAMES = {"ours": "compact", "authors": "release", **{f"ours-without-{x}": f"compact-without-{x}" for x in WITHOUT}}
+
+
+def current_name(name: str) -> str:
+    """Today's name of a recipe, from its name of any time."""
+    return OLD_NAMES.get(name, name)
+
+
+def current_options(options: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's options, with `recipe` where an older version wrote `preset`."""
+    options = dict(options)
+    if "preset" in options:
+        options["recipe"] = current_name(options.pop("preset"))
+    return options
+
+
+def recipe_type(option: str, old_option: str | None = None) -> Callable[[str], str]:
+    """What argparse calls with the name of a recipe. An old name, of the option or the recipe, prints the new one."""
+
+    def convert(text: str) -> str:
+        name = current_name(text)
+        if name in RECIPES and (old_option or name != text):
+            print(f"{old_option or option} {text} is now {option} {name}", file=sys.stderr)
+        return name
+
+    return convert
