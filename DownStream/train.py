@@ -147,9 +147,10 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
     )
-    # `keep` leaves the encoder's BatchNorm statistics as pretraining on patches left them.
     group.add_argument(
-        "--bn-stats", default="reestimate", choices=["reestimate", "keep"], help=argparse.SUPPRESS
+        "--bn-stats", default="reestimate", choices=["reestimate", "keep"],
+        help="Before freezing, average the encoder's BatchNorm statistics over the training photographs, without "
+        "labels (reestimate), or keep those of pretraining, which are of patches and cost much accuracy (keep).",
     )
 
     group = parser.add_argument_group(

@@ -13,6 +13,10 @@ from typing import NoReturn
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from DualScaleNet.options import as_typed
+
 PAGE = ROOT / "docs" / "usage.md"
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
 OPENING = """# Every option
@@ -54,18 +58,17 @@ def section(script: str, parser: argparse.ArgumentParser) -> str:
 
 
 def table(actions: list[argparse.Action]) -> list[str]:
-    """A Markdown table of the options, or nothing where there is none."""
-    rows = [row(action) for action in actions if not isinstance(action, argparse._HelpAction)]
+    """A Markdown table of the options that --help shows, or nothing where there is none."""
+    shown = [each for each in actions if each.help != argparse.SUPPRESS and not isinstance(each, argparse._HelpAction)]
+    rows = [row(action) for action in shown]
     return ["\n".join(["| option | default | meaning |", "|---|---|---|", *rows])] if rows else []
 
 
 def row(action: argparse.Action) -> str:
-    """One option as a row of the table."""
-    meaning = (action.help or "") % {**vars(action), "prog": ""}
-    default = plain(action.default)
-    if stated := re.search(r" ?\(default: (.*?)\)", meaning):
-        meaning, default = meaning.replace(stated[0], ""), stated[1]
-    meaning = re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", meaning)
+    """One option as a row of the table. Its help text may state a default that depends on other options."""
+    meaning, _, default = (action.help or "").partition(" Default: ")
+    default = default.removesuffix(".") or plain(action.default)
+    meaning = re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", meaning.replace("%%", "%"))
     cells = (f"`{option(action)}`", default or "–", meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -82,18 +85,10 @@ def option(action: argparse.Action) -> str:
 
 
 def plain(value: object) -> str:
-    """A default as a user would type it."""
-    if value is None or value == []:
-        return ""
+    """A default as a user would type it, or nothing."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, list | tuple):
-        return " ".join(map(plain, value))
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, Path) and value.is_relative_to(ROOT):
-        return value.relative_to(ROOT).as_posix()
-    return str(value)
+    return "" if value is None or value == [] else as_typed(value)
 
 
 def main() -> None:

@@ -344,9 +344,5 @@ def test_real_drive_test_photographs_without_labels(pretrained, tmp_path):
     assert len(maps) == 20 and Image.open(maps[0]).size == (565, 584)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_readme_names_every_option(script):
-    readme = (ROOT / "README.md").read_text()
-    options = VISIBLE_OPTION.findall(run_script(script, "--help").stdout)
-    assert len(options) > 7
-    assert [option for option in options if f"`--{option}" not in readme] == []
+def test_the_page_of_options_is_what_the_parsers_say():
+    run_script("docs/usage.py", "--check")
