@@ -189,8 +189,9 @@ def check_copies(splits: dict[str, list[Sample]], labelled: bool, notes: list[st
             within.setdefault(" and ".join(named), []).append(group)
     for where, groups in within.items():
         first, second, *_ = groups[0]
+        occur = "photographs occur" if len(groups) > 1 else "photograph occurs"
         notes.append(
-            f"{where}: {len(groups)} photographs occur more than once, {first} and {second} first: "
+            f"{where}: {len(groups)} {occur} more than once, {first} and {second} first: "
             "each copy counts, so keep one of each"
         )
 

@@ -20,8 +20,8 @@ WINDOWS = 4  # that pass through the network together
 class Predictor:
     """A network with all that stands between it and a photograph.
 
-    `fov_crop`: only the field of view's bounding box passes. `localiser`: only the square around the disc that it finds
-    does. `window`: the scaled photograph passes in overlapping squares of this side, whose maps are blended, in memory
+    `fov_crop`: only the field of view's bounding box passes. `localiser`: only the ROI around the disc that it finds
+    does. `window`: the scaled photograph passes in overlapping windows of this side, whose maps are blended, in memory
     that does not grow with the photograph. `tta`: the mean over the eight flips and quarter turns.
     """
 

@@ -1,4 +1,4 @@
-"""The part of a photograph that a network works on: all of it, the field of view, or a square around the optic disc."""
+"""The part of a photograph that a network works on: all of it, the field of view, or an ROI around the optic disc."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DISC_DIAMETERS = 2.0  # side of the square around the disc
+DISC_DIAMETERS = 2.0  # side of the ROI around the disc
 SIDE = 512  # long side of the copy on which the disc is measured, pixels
 DISC_DIAMETER = 0.03, 0.6  # a disc's diameter over the photograph's shorter side: anything else is none
 
@@ -41,7 +41,7 @@ class Region:
         return F.pad(maps, [-margin for margin in self._margins(height, width)])
 
     def jittered(self, generator: torch.Generator) -> "Region":
-        """The square as an imprecise localiser would give it: scaled by 0.8 to 1.25, shifted by a tenth of its side."""
+        """The ROI as an imprecise localiser would give it: scaled by 0.8 to 1.25, shifted by a tenth of its side."""
         scale, down, right = torch.rand(3, generator=generator).tolist()
         side = round(self.width * 0.8 * (1.25 / 0.8) ** scale)
         down, right = (0.2 * (shift - 0.5) * self.width + (self.width - side) / 2 for shift in (down, right))
@@ -61,7 +61,7 @@ def fov_region(fov: np.ndarray) -> Region:
 
 
 def disc_region(disc: np.ndarray) -> Region | None:
-    """The square around the largest part of a disc (H, W) bool, without what hangs on it; None if that is no disc."""
+    """The ROI around the largest part of a disc (H, W) bool, without what hangs on it; None if that is no disc."""
     scale = max(1.0, max(disc.shape) / SIDE)
     small = cv2.resize(disc.astype(np.uint8), None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
     # Vessels and crescents that a rough map adds are thinner than half of the disc.

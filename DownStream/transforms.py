@@ -28,7 +28,7 @@ class NetworkInput:
     standardise: bool = False
 
     def visible(self, photograph: Photograph) -> Tensor:
-        """What of a photograph, (3, H, W) uint8 at native size, `scale` takes: the retina alone if `standardise`."""
+        """What of a photograph, (3, H, W) uint8 at native size, `scale` takes: the field of view if `standardise`."""
         return photograph.retina if self.standardise else photograph.image
 
     def scale(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class NetworkInput:
 class TrainingPhotograph:
     """What is kept of a file for training: image (3, H, W) uint8, masks (M, H, W) bool, one for each label.
 
-    They are at the network's scale; with a `region`, a square around the disc to jitter, at native size.
+    They are at the network's scale; with a `region`, the ROI around the disc, to jitter, at native size.
     """
 
     path: Path
@@ -84,7 +84,7 @@ def training_batch(
     """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on their device.
 
     Args:
-        crop: side of squares cut at random, padded where a photograph is smaller; None for the whole, padded.
+        crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.
         jitter: the colours too, by `jitter_channels`.
     """
     pairs = [(each.image, each.masks) for each in photographs]

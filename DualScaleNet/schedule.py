@@ -4,7 +4,7 @@ import math
 
 
 def learning_rate(base: float, step: int, steps: int, schedule: str = "constant", warmup: int = 0) -> float:
-    """The rate of step `step` (from 0) of `steps`; the first `warmup` steps rise linearly to `base`."""
+    """The learning rate of step `step` (from 0) of `steps`; the first `warmup` steps rise linearly to `base`."""
     if step < warmup:
         return base * (step + 1) / warmup
     if schedule == "constant":

@@ -34,10 +34,10 @@ REPEATS = 3
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pixels", type=int, default=7_000_000, help="to measure both on (default: %(default)s)")
+    parser.add_argument("--pixels", type=int, default=7_000_000, help="Measure both on N pixels. Default: %(default)s.")
     parser.add_argument(
         "--photographs", type=int, nargs="+", default=[20, 80, 320], metavar="N",
-        help="ours alone over so many photographs (default: 20 80 320)",
+        help="Measure ours alone on so many photographs. Default: 20 80 320.",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER")
     return parser.parse_args()

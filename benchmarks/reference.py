@@ -99,7 +99,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def augmented(image: Image.Image, label: Image.Image, crop: int | None) -> tuple[Tensor, Tensor]:
-    """The authors' augmentation of one photograph and its label, as a whole, then a square cut at random."""
+    """The authors' augmentation of one photograph and its label, as a whole, then a random crop."""
     if torch.rand(()) < 0.5:
         angle = int(torch.randint(360, ()))
         image = v2.functional.rotate(image, angle, v2.InterpolationMode.BICUBIC)

@@ -668,15 +668,19 @@ def machine(device: torch.device) -> str:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--only", nargs="+", default=list(TABLES), choices=list(TABLES), metavar="NAME", help="tables")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes and one repeat: some minutes")
-    parser.add_argument("--large", action="store_true", help="a cache of 100,000 photographs too: 15 GB of disk")
-    parser.add_argument("--repeats", type=positive_int, metavar="N", help="the best counts (default: 3)")
+    parser.add_argument("--device", default="auto", help="Measure on this device: auto, cpu or cuda.")
     parser.add_argument(
-        "--batch-size", type=positive_int, metavar="N", help="of pretraining (default: 16 on a CPU, 64 on a GPU)"
+        "--only", nargs="+", default=list(TABLES), choices=list(TABLES), metavar="NAME", help="Make these tables."
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", metavar="FOLDER", help="results")
+    parser.add_argument("--quick", action="store_true", help="Take tiny sizes and one repeat, for some minutes.")
+    parser.add_argument("--large", action="store_true", help="Measure a cache of 100,000 photographs too: 15 GB.")
+    parser.add_argument("--repeats", type=positive_int, metavar="N", help="Keep the best of N times. Default: 3.")
+    parser.add_argument(
+        "--batch-size", type=positive_int, metavar="N",
+        help="Pretrain with batches of N. Default: 16 on CPUs, 64 on GPUs.",
+    )
+    out = ROOT / "benchmarks" / "results"
+    parser.add_argument("--out", type=Path, default=out, metavar="FOLDER", help="Write the results into this folder.")
     return parser.parse_args()
 
 

@@ -28,8 +28,8 @@ RIM = 6  # px from the edge of the field of view
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="of DownStream/train.py")
-    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="(default: the checkpoint's)")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="FILE", help="Read this checkpoint.")
+    parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="Read the set here. Default: as in training.")
     return parser.parse_args()
 
 

@@ -111,7 +111,7 @@ def test_a_photograph_in_two_splits_is_a_fault_and_twice_in_one_a_note(drive, ca
     shutil.copy(first, second)
     assert check_set("drive", drive, asked=True) == 0
     text = capsys.readouterr().out
-    assert f"note: train: 1 photographs occur more than once, {first} and {second} first: each copy counts" in text
+    assert f"note: train: 1 photograph occurs more than once, {first} and {second} first: each copy counts" in text
     shutil.copy(third, other)
     assert check_set("drive", drive, asked=True) == 1
     text = capsys.readouterr().out
@@ -128,7 +128,7 @@ def test_photographs_that_repeat_in_pretraining_are_noted(trees, tmp_path, capsy
         shutil.copy(first, folder / copy)
     assert check_set("ddr", tmp_path, asked=True) == 0
     text = capsys.readouterr().out
-    where = "note: train and test: 1 photographs occur more than once"
+    where = "note: train and test: 1 photograph occurs more than once"
     assert f"{where}, {first} and {folder / 'train/img/zz.jpg'} first: each copy counts" in text
 
 
