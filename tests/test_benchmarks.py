@@ -2,19 +2,23 @@
 
 import copy
 import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import run_script
 
-from benchmarks import evaluation, reference, speed, widths
+from benchmarks import bench, evaluation, reference, speed, widths
 from DownStream.metrics import MEASURES
 from DownStream.model import Segmenter
 from DualScaleNet.data import find_photographs, load_photographs
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
+from DualScaleNet.runtime import resolve_precision
 
 
 def test_evaluation_agrees_with_scikit_learn(tmp_path):
@@ -82,15 +86,72 @@ def test_widths_of_a_network(trained):
 
 
 def test_speed(tmp_path):
-    names = ["ceiling", "input", "step", "epoch", "augmentation", "scoring"]
+    names = ["ceiling", "operations", "input", "step", "epoch", "augmentation", "scoring"]
     options = ("--quick", "--batch-size", 2, "--only", *names, "--out", tmp_path)
     printed = run_script("benchmarks/speed.py", *options).stdout
     result = json.loads((tmp_path / "speed.json").read_text())
-    assert list(result["tables"]) == names
+    assert list(result["tables"]) == names and all(table["failure"] is None for table in result["tables"].values())
     assert all(str(table["title"]) in printed for table in result["tables"].values())
     assert printed.strip() == (tmp_path / "speed.md").read_text().strip()
-    rates = [row["photographs/s"] for name in ("input", "step", "epoch") for row in result["tables"][name]["rows"]]
-    assert len(rates) == 2 * (4 + 4 + 3) and min(rates) > 0
+    rows = {name: table["rows"] for name, table in result["tables"].items()}
+    ours = len({"float32", resolve_precision(torch.device("cpu"), "auto")})  # sides of a step
+    counts = {"ceiling": 1 + ours, "input": 8, "step": 4 + 2 * ours, "epoch": 2 + 2 * ours}
+    assert {name: len(rows[name]) for name in counts} == counts
+    assert min(row["photographs/s"] for name in ("input", "step", "epoch") for row in rows[name]) > 0
+    release, paper = rows["operations"]
+    assert paper["step"] == sum(paper[part] for part in ("augmentation", "forward", "backward", "Adam"))
+    assert release["backward"] > paper["backward"] > 100  # into both copies of LocalFocus, or one
+    assert release["forward"] == paper["forward"] and release["augmentation"] < paper["augmentation"]  # no crops
+
+
+def test_a_table_that_fails_takes_no_other_along(tmp_path):
+    """A batch of one is refused by main.py, in processes of its own."""
+    options = ("--quick", "--batch-size", 1, "--only", "processes", "ceiling", "--out", tmp_path)
+    result = run_script("benchmarks/speed.py", *options, code=1)
+    why = "main.py: error: --batch-size 1: each of 1 processes needs two or more, all alike"
+    assert f"**Failed**: {why}" in result.stdout and result.stderr.count("error: failed: processes") == 1
+    tables = json.loads((tmp_path / "speed.json").read_text())["tables"]
+    assert tables["processes"]["failure"] == why and not tables["processes"]["rows"]
+    assert tables["ceiling"]["failure"] is None and tables["ceiling"]["rows"]
+    assert result.stdout.strip() == (tmp_path / "speed.md").read_text().strip()
+
+
+def test_reasons_of_failures():
+    torchrun = "W warning\n[rank1]: ValueError: odd batch\nE failed (exitcode: 1)\nChildFailedError: \n=====\n"
+    failed = subprocess.CalledProcessError(1, "torchrun", stderr=torchrun)
+    assert bench.reason(failed) == "[rank1]: ValueError: odd batch"
+    loader = "Caught OSError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\nOSError: no space left"
+    assert bench.reason(RuntimeError(loader)) == "OSError: no space left"
+    assert bench.reason(RuntimeError("CUDA error: misaligned\nFor debugging consider this")).endswith("misaligned")
+    assert bench.reason(AssertionError()) == "AssertionError:"
+
+
+@pytest.mark.parametrize("hardware", ["avx2", "avx512_bf16"])
+def test_bfloat16_is_left_out_where_it_is_emulated(hardware, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {hardware: True}, raising=False)
+    cpu, bfloat16 = torch.device("cpu"), hardware == "avx512_bf16"
+    sides = bench.Bench(cpu, bench.QUICK, 1, tmp_path).precisions
+    assert list(sides) == ["reference", "ours, float32"] + ["ours, bfloat16"] * bfloat16
+    assert ("Rows in bfloat16 are left out" in bench.machine(cpu)) != bfloat16
+
+
+def test_workers_by_room_in_shared_memory(tmp_path):
+    sizes = [replace(bench.GPU, batch=batch) for batch in (1, 10**9)]
+    many, none = (bench.Bench(torch.device("cpu"), each, 1, tmp_path) for each in sizes)
+    if Path("/dev/shm").is_dir():
+        assert none.workers == 0 and "a single batch" in none.few_workers[0]
+    assert many.workers > 0 and len(many.few_workers) == (many.workers < bench.WORKERS)
+
+
+def test_operations_that_compute_are_counted():
+    weight = torch.ones(3, 2, requires_grad=True)
+    with speed.Dispatched() as dispatched:
+        product = torch.ones(2, 3) @ weight
+        assert dispatched.take() == 2
+        product.t().view(2, 2)
+        assert dispatched.take() == 0  # they look at the same memory
+        product.sum().backward()
+        assert dispatched.take() > 2
 
 
 def test_reading_keeps_the_cache_out_of_memory(tmp_path):
