@@ -60,7 +60,7 @@ torch.save(content, sys.argv[2])
 END_OF_PYTHON
     # shellcheck disable=SC2086
     "$PYTHON" -u DownStream/compare.py --data-dir "$DATA/DRIVE" --out "$WORK/compare" --max-minutes "$REST" \
-        --encoders random "paper=$OUT/encoder-float16.pth" --presets linear ours --fractions 1 --seeds $SEEDS \
+        --encoders random "paper=$OUT/encoder-float16.pth" --recipes linear compact --fractions 1 --seeds $SEEDS \
         --epochs "$EPOCHS" --jobs "$JOBS" -- --device "$DEVICE" >> "$log" 2>&1
     code=$?
     cp "$WORK/compare/"{table.md,results.csv,per_image.csv,curve.png} "$OUT"

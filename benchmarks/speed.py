@@ -52,6 +52,7 @@ from DualScaleNet.files import write_json
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
 from DualScaleNet.options import HelpFormatter, positive_int
+from DualScaleNet.processes import Processes
 from DualScaleNet.runtime import (
     Progress,
     UserError,
@@ -162,13 +163,14 @@ def our_epoch(photographs: np.ndarray, recipe: str, precision: str, batch: int, 
     with mock.patch.object(sys, "argv", options):
         args = pretraining.parse_args()
     model, optimizer = new_network(recipe, True, device)
-    held, scaler, bar = hold(photographs, device), grad_scaler(device, precision), tqdm(disable=True)
+    state = {"model": model, "optimizer": optimizer, "scaler": grad_scaler(device, precision)}
+    held, alone, bar = hold(photographs, device), Processes(), tqdm(disable=True)
 
     def nothing(*_: object) -> None:
         """Saves nothing, names no files."""
 
     start = Progress(0)
-    return lambda: pretraining.train_one_epoch(model, optimizer, scaler, held, args, start, nothing, nothing, bar)
+    return lambda: pretraining.train_one_epoch(model, state, held, args, alone, start, nothing, nothing, bar)
 
 
 def segmentation_side(precision: str | None, frozen: bool, side: int, device: torch.device) -> Step:
