@@ -130,7 +130,7 @@ def same_end(whole: Path, other: Path, kind: str) -> None:
     first, second = (load_checkpoint(run / "last.pth", kind) for run in (whole, other))
     for content in (first, second):
         content.pop("began", None)
-        for place in ("run_dir", "cache"):
+        for place in ("data", "run_dir", "cache"):
             content["options"].pop(place, None)
         for row in content["log"]:
             row.pop("images_per_second")

@@ -1,19 +1,29 @@
-"""Several processes: gradients of two gloo processes are the mean over their halves, and torchrun trains."""
+"""Several processes: gradients of two gloo processes are the mean over their halves, and torchrun trains.
 
-import csv
+Two agents of torchrun stand for two hosts; each has a run folder and a cache of its own, as on local disks.
+"""
+
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
+import faults
+import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, rows, run_script
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
-from DualScaleNet.runtime import largest
+from DualScaleNet.processes import Processes
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -48,7 +58,6 @@ def process(rank: int, folder: str, synchronised: bool) -> None:
     model = fresh_model(synchronised)
     result = gradients(model, DistributedDataParallel(model), slice(3 * rank, 3 * rank + 3))
     result |= {name: value for name, value in model.state_dict().items() if "running" in name}
-    assert largest(15 if rank else False) == 15  # a signal that has reached one of them
     torch.save(result, f"{folder}/{rank}.pth")
     distributed.destroy_process_group()
 
@@ -76,19 +85,136 @@ def test_with_synchronised_statistics_two_processes_are_one(tmp_path):
             assert_close(result[name], value, name)
 
 
-def test_torchrun_trains_and_logs_once(trees: Path, tmp_path: Path):
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        ROOT / "DualScaleNet" / "main.py", "--data", trees / "ddr_757", "--run-dir", tmp_path / "run",
-        "--cache", tmp_path / "cache", "--image-size", "96", "--batch-size", "4", "--epochs", "2", "--device", "cpu",
-        "--batch-norm=synchronised", "--weights", "0", "1", "0.8", "0.2",  # GlobalFocus is off
+def meet(rank: int, port: int) -> Processes:
+    """As torchrun starts a process."""
+    variables = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "GROUP_RANK": rank, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in variables.items()} | {"MASTER_ADDR": "localhost"}
+    return Processes()
+
+
+def slow_process(rank: int, port: int, folder: str) -> None:
+    # Collectives may take a second here, half an hour elsewhere.
+    distributed.init_process_group = partial(distributed.init_process_group, timeout=timedelta(seconds=1))
+    processes = meet(rank, port)
+    processes.connect_devices(torch.device("cpu"))
+    assert processes.largest(15 if rank else False) == 15  # a signal that has reached one of them
+    time.sleep(4 * rank)
+    assert processes.gather(rank) == [0, 1]
+    assert processes.hand_out({"of": rank}, 1) == {"of": 1}
+    processes.leave()
+    Path(folder, f"{rank}").touch()
+
+
+def test_a_host_that_takes_longer_than_collectives_may_is_waited_for(tmp_path):
+    multiprocessing.spawn(slow_process, (free_port(), str(tmp_path)), nprocs=2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def torchrun(folder: Path, data: Path, *options: object, epochs: int = 2) -> subprocess.Popen:
+    """An agent; `folder` is its host's disk."""
+    small = ("--image-size", 96, "--batch-size", 4, "--save-minutes", 0, "--epochs", epochs, "--device", "cpu")
+    method = ("--batch-norm", "synchronised", "--weights", 1, 0, 0.8, 0.2)  # LocalFocus is off: 2 views, not 20
+    places = ("--data", data, "--run-dir", folder / "run", "--cache", folder / "cache")
+    command = [sys.executable, "-m", "torch.distributed.run", *options, ROOT / "DualScaleNet" / "main.py"]
+    return subprocess.Popen(
+        [str(part) for part in (*command, *places, *small, *method)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def two_hosts(*folders: Path, data: list[Path], **kwargs: int) -> list[subprocess.Popen]:
+    """Agents that meet by c10d: the first process is that of the agent started first."""
+    meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
+    return [torchrun(*each, "--nnodes", 2, *meeting, **kwargs) for each in zip(folders, data, strict=True)]
+
+
+def ends(agents: list[subprocess.Popen], code: int = 0) -> list[tuple[str, str]]:
+    """Stdout and stderr of each agent."""
+    outputs = [agent.communicate(timeout=200) for agent in agents]
+    assert [agent.returncode for agent in agents] == [code] * len(agents), outputs
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def undisturbed(trees: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder of two processes on one host, and what they said."""
+    folder = tmp_path_factory.mktemp("host")
+    [(out, _)] = ends([torchrun(folder, trees / "ddr_757", "--standalone", "--nproc-per-node", 2)])
+    return folder / "run", out
+
+
+def test_torchrun_trains_and_logs_once(undisturbed):
+    run, out = undisturbed
+    assert [row["epoch"] for row in rows(run / "log.csv")] == ["1", "2"]
+    assert out.count("10 photographs, 2 steps an epoch") == 1
+    assert torch.load(run / "encoder.pth")["epoch"] == 2
+
+
+def test_hosts_go_on_from_a_checkpoint_that_only_one_of_them_has(trees, undisturbed, tmp_path):
+    """And whichever is first in the end has the whole run in its folder."""
+    shutil.copytree(trees / "ddr_757", tmp_path / "photographs")  # as it may be called on another host
+    a, b, data = tmp_path / "a", tmp_path / "b", [trees / "ddr_757", tmp_path / "photographs"]
+    ends(two_hosts(a, b, data=data, epochs=1))
+    assert not (b / "run").exists()
+    [(out, _), _] = ends(two_hosts(b, a, data=data[::-1]))
+    assert "(process 1)" in out.splitlines()[-3] and "going on with the checkpoint of" in out
+    faults.same_end(undisturbed[0], b / "run", "pretraining")
+    assert (b / "run" / "curves.png").exists()
+
+
+def errors(output: tuple[str, str]) -> list[str]:
+    return [line for line in output[1].splitlines() if line.startswith("main.py: error: ")]
+
+
+def test_other_photographs_on_one_host_end_both_in_one_line(trees, tmp_path):
+    shutil.copytree(trees / "ddr_757", tmp_path / "photographs")
+    next((tmp_path / "photographs" / "train").rglob("*.jpg")).unlink()
+    data = [trees / "ddr_757", tmp_path / "photographs"]
+    outputs = ends(two_hosts(tmp_path / "a", tmp_path / "b", data=data), code=1)
+    for output in outputs:
+        [line] = errors(output)
+        assert f"{socket.gethostname()} (process 1) differs from" in line
+        assert "the number of photographs (9, not 10)" in line
+
+
+def test_an_error_on_one_host_is_told_on_the_other(trees, tmp_path):
+    shutil.copytree(trees / "ddr_757", tmp_path / "photographs")
+    damaged = next((tmp_path / "photographs" / "train").rglob("*.jpg"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    data = [trees / "ddr_757", tmp_path / "photographs"]
+    theirs, own = ends(two_hosts(tmp_path / "a", tmp_path / "b", data=data), code=1)
+    for output, who in ((theirs, f"{socket.gethostname()} (process 1): "), (own, "")):
+        [line] = errors(output)
+        assert line.startswith(f"main.py: error: {who}cannot read {damaged} (no image)")
+
+
+def test_a_killed_process_is_started_again_and_ends_as_one_never_killed(trees, undisturbed, tmp_path):
+    meeting = ("--nnodes", 2, "--master-addr", "localhost", "--master-port", free_port(), "--max-restarts", 3)
+    folders = [tmp_path / "a", tmp_path / "b"]
+    agents = [
+        torchrun(folder, trees / "ddr_757", *meeting, "--node-rank", rank) for rank, folder in enumerate(folders)
     ]
-    result = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert result.returncode == 0, result.stderr
-    with open(tmp_path / "run" / "log.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert result.stdout.count("10 photographs, 2 steps an epoch") == 1
-    assert torch.load(tmp_path / "run" / "encoder.pth")["epoch"] == 2
+    while not (folders[0] / "run" / "last.pth").exists() and agents[0].poll() is None:
+        time.sleep(0.01)
+    os.kill(child_of(agents[1].pid), signal.SIGKILL)
+    first, _ = ends(agents)
+    assert len(errors(first)) == 1 and "the connection to another process broke" in errors(first)[0]
+    faults.same_end(undisturbed[0], folders[0] / "run", "pretraining")
+
+
+def child_of(pid: int) -> int:
+    """The process that an agent has started."""
+    answer = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=True)
+    return int(answer.stdout)
+
+
+def test_segmentation_is_not_trained_by_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # as torchrun does
+    stderr = run_script("DownStream/train.py", code=1).stderr
+    assert stderr == "train.py: error: training for segmentation runs in one process: start it without torchrun\n"
