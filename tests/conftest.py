@@ -1,10 +1,12 @@
 """What the tests share: the scripts as a user runs them, and small synthetic data in the official trees."""
 
+import argparse
 import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -18,12 +20,14 @@ sys.path.insert(0, str(ROOT))
 from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
 
 
-def run_script(script: str, *arguments: object, cwd: Path = ROOT, code: int = 0) -> subprocess.CompletedProcess:
-    """Runs a script as a user does, on the CPU, and holds it to its exit code and to no traceback."""
+def run_script(
+    script: str, *arguments: object, cwd: Path = ROOT, code: int = 0, gpu: bool = False
+) -> subprocess.CompletedProcess:
+    """Runs a script as a user does, where it sees no GPU unless `gpu`; no traceback, and the exit code is `code`."""
     result = subprocess.run(
         [sys.executable, ROOT / script, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ if gpu else {**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
@@ -42,6 +46,12 @@ def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
     """`train.py` at its smallest."""
     options = ("--data-dir", data, "--run-dir", run_dir, *SMALL_TRAINING, *arguments)
     return run_script("DownStream/train.py", *options, **kwargs)
+
+
+def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> argparse.Namespace:
+    """What a script makes of its command line."""
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+    return script.parse_args()
 
 
 def rows(path: Path) -> list[dict[str, str]]:

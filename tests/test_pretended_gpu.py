@@ -1,0 +1,208 @@
+"""What only a GPU shows, without one: no tensor meets one of another device, and no step waits for the card."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+from conftest import options_of
+from pretended_gpu import CPU, GPU, MixedDevicesError, PretendedGPU
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from Dataset.fundus import draw_fundus
+from Dataset.synthetic import write_drishti
+from DownStream import train as segmentation
+from DownStream.data import Photograph
+from DownStream.inference import Predictor
+from DownStream.model import Segmenter
+from DownStream.presets import OURS
+from DownStream.sets import CATALOGUE
+from DownStream.transforms import NetworkInput
+from DualScaleNet import main as pretraining
+from DualScaleNet.data import hold
+from DualScaleNet.encoder import Encoder
+from DualScaleNet.model import DualScaleNet
+from DualScaleNet.runtime import Progress, grad_scaler
+
+
+def submit_here(_: ThreadPoolExecutor, call: Callable, *args: object) -> Future:
+    """What another thread would do, at once: a mode holds for one thread."""
+    future = Future()
+    future.set_result(call(*args))
+    return future
+
+
+@pytest.fixture
+def gpu() -> Iterator[PretendedGPU]:
+    free = patch("torch.cuda.mem_get_info", return_value=(1 << 40, 1 << 40))
+    with PretendedGPU() as gpu, patch.object(ThreadPoolExecutor, "submit", submit_here), free:
+        yield gpu
+
+
+def waits_within_a_step(gpu: PretendedGPU) -> tuple[Callable[[Progress], None], list[str]]:
+    """What to give `train_one_epoch` as `keep`, and the waits of its first step of two."""
+    waits: list[str] = []
+    return lambda progress: waits.extend(gpu.blocking), waits
+
+
+# --- the scripts
+
+
+@pytest.mark.parametrize("recipe, held", [("paper", True), ("release", False), ("steady", True)])
+def test_a_step_of_pretraining(recipe, held, gpu, monkeypatch):
+    options = ("--recipe", recipe, "--image-size", 96, "--batch-size", 2, "--precision", "float32")
+    args = options_of(monkeypatch, pretraining, *options)
+    torch.manual_seed(0)
+    network = DualScaleNet(stop_gradient=args.stop_gradient, checkpointing=recipe == "steady", one_pass=True).to(GPU)
+    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=True)
+    photographs = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    if held:
+        photographs = hold(photographs, GPU)
+        assert photographs.device == GPU
+    gpu.blocking.clear()
+    keep, waits = waits_within_a_step(gpu)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    row = pretraining.train_one_epoch(
+        network, optimizer, grad_scaler(GPU, args.precision), photographs, args, Progress(0), keep, lambda *_: [],
+        tqdm(disable=True),
+    )  # fmt: skip
+    assert waits == []
+    assert np.isfinite(row["loss"])
+    for old, new in zip(before, network.parameters(), strict=True):
+        assert new.device == new.grad.device == GPU and not new.equal(old)
+
+
+@pytest.fixture(scope="module")
+def drishti(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("Dataset")
+    write_drishti(root, 4, 1, (160, 150), seed=0)
+    return root / "Drishti-GS1_files"
+
+
+@pytest.mark.parametrize("options", [("--crop", 64, "--fov", "loss"), ("--roi", "disc", "--localiser", "a.pth")])
+def test_a_step_of_segmentation(options, drishti, gpu, monkeypatch):
+    args = options_of(
+        monkeypatch, segmentation, "--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc", "--size", 96,
+        "--batch-size", 2, "--precision", "float32", *options,
+    )  # fmt: skip
+    settings, preset = CATALOGUE[args.dataset], segmentation.PRESETS[args.preset]
+    network_input = NetworkInput(settings.fit, args.size, preset.standardise)
+    train = segmentation.read_training_set(settings.find(drishti, ["disc"])["train"], args, network_input, GPU)
+    torch.manual_seed(0)
+    model = Segmenter(Encoder(), 1, True, preset.widths, preset.detail, preset.contrast)
+    model.to(GPU, memory_format=torch.channels_last)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=segmentation.WEIGHT_DECAY, fused=True)
+    before = [parameter.detach().clone() for parameter in trainable]
+    gpu.blocking.clear()
+    keep, waits = waits_within_a_step(gpu)
+    row = segmentation.train_one_epoch(
+        model, optimizer, grad_scaler(GPU, args.precision), train, network_input, args, Progress(0), keep,
+        lambda *_: [],
+    )  # fmt: skip
+    assert waits == []
+    assert np.isfinite(row["loss"])
+    for old, new in zip(before, trainable, strict=True):
+        assert new.device == new.grad.device == GPU and not new.equal(old)
+
+
+def test_a_prediction(gpu):
+    """As on the CPU; the photograph goes there, the maps come back, and nothing else."""
+    eye = draw_fundus(np.random.default_rng(0), 110, 90)
+    photograph = Photograph("a", torch.from_numpy(eye.image).permute(2, 0, 1), {}, torch.from_numpy(eye.fov))
+    torch.manual_seed(0)
+    model = Segmenter(Encoder(), 2, True, OURS.widths, OURS.detail, OURS.contrast)
+    predictor = Predictor(model, NetworkInput("pad", 96, True), fov_crop=True, window=64, tta=True)
+    expected, _ = predictor(photograph)
+    model.to(GPU)
+    gpu.blocking.clear()
+    maps, _ = predictor(photograph)
+    assert maps.device == CPU and torch.equal(maps, expected)
+    assert [wait.split(": ")[1] for wait in gpu.blocking] == ["copy from cpu to cuda", "copy from cuda to cpu"]
+
+
+# --- what the pretence sees
+
+
+def on_gpu(*shape: int) -> Tensor:
+    return torch.ones(shape, device=GPU)
+
+
+@pytest.mark.parametrize(
+    "mix, names",
+    [
+        (lambda: on_gpu(3) + torch.ones(3), r"aten\.add\.Tensor: .*: cuda \(3,\), cpu \(3,\)"),
+        (lambda: on_gpu(3, 3) @ torch.ones(3, 3), r"aten\.mm.*: cuda \(3, 3\), cpu \(3, 3\)"),
+        (lambda: torch.cat([on_gpu(1), torch.ones(1)]), r"aten\.cat.*cuda \(1,\), cpu \(1,\)"),
+        (lambda: torch.ones(()).add_(on_gpu()), r"aten\.add_.*cpu \(\), cuda \(\)"),
+        (lambda: torch.ones(3)[on_gpu(3) > 0], r"aten\.index"),
+        (lambda: on_gpu(3).index_put_((on_gpu(3) > 0,), torch.ones(3)), "index_put_: the value is on the cpu"),
+        (lambda: on_gpu(3)[1:].view(2, 1) * torch.ones(2, 1), r"aten\.mul"),
+        (lambda: nn.Linear(2, 2)(on_gpu(1, 2)), r"aten\.addmm"),
+        (lambda: torch.rand(3, device=GPU, generator=torch.Generator()), "a generator of the cpu"),
+        (lambda: on_gpu(3).numpy(), "numpy of a tensor on cuda"),
+    ],
+)
+def test_tensors_of_two_devices_do_not_mix(mix, names, gpu):
+    with pytest.raises(MixedDevicesError, match=names):
+        mix()
+
+
+def test_nor_do_they_in_the_backward_pass_and_in_adam(gpu):
+    weight = on_gpu(3).requires_grad_()
+    weight.register_hook(lambda gradient: gradient * torch.ones(3))
+    with pytest.raises(MixedDevicesError, match=r"aten\.mul"):
+        (2 * weight).sum().backward()
+    weight = on_gpu(3).requires_grad_()
+    weight.grad = torch.ones(3)
+    with pytest.raises(MixedDevicesError, match=r"aten\._fused_adam_"):
+        torch.optim.Adam([weight], fused=True).step()
+
+
+def test_what_a_card_takes_and_does_not_wait_for(gpu):
+    x, index = on_gpu(3), torch.tensor([0, 2])
+    losses = torch.zeros(3, 2, device="cuda:0")
+    losses[1] = torch.stack([x.sum(), x.mean()]).detach()
+    losses[2] = float("nan")
+    results = [
+        x + torch.ones(()), torch.where(x > 0, x, 1), x.new_zeros(3), torch.zeros_like(x), x.masked_fill(x > 0, 2.0),
+        x[index.to(x.device, non_blocking=True)], torch.ones(3).to(x, non_blocking=True), x.copy_(2 * x),
+        torch.ones(3).pin_memory().to("cuda", torch.float64, non_blocking=True), x[1:].float(), x.double(), losses,
+        torch.arange(3, device=x.device), torch.nn.functional.cosine_similarity(x, x, 0), x.to(GPU),
+    ]  # fmt: skip
+    x[x > 1] = 0
+    assert all(each.device == GPU and each.is_cuda for each in results)
+    assert gpu.blocking == []
+
+
+@pytest.mark.parametrize(
+    "wait, what",
+    [
+        (lambda x: torch.ones(3).to(x.device), "copy from cpu to cuda"),
+        (lambda x: torch.ones(3).cuda(), "copy from cpu to cuda"),
+        (lambda x: nn.Flatten().register_buffer("a", torch.ones(3).to(x)), "copy from cpu to cuda"),
+        (lambda x: x.copy_(torch.ones(3)), "copy from cpu to cuda"),
+        (lambda x: torch.tensor([1.0], device=x.device), "torch.tensor copies from cpu to cuda"),
+        (lambda x: x.cpu(), "copy from cuda to cpu"),
+        (lambda x: x.to("cpu", torch.float64), "copy from cuda to cpu"),
+        (lambda x: x.sum().item(), "_local_scalar_dense"),
+        (lambda x: bool(x.sum()), "_local_scalar_dense"),
+        (lambda x: x.tolist(), "tolist"),
+        (lambda x: torch.equal(x, x), "equal"),
+        (lambda x: (x > 0).nonzero(), "nonzero"),
+        (lambda x: x[x > 0], "a mask as index"),
+        (lambda x: x[torch.tensor([0, 2])], "an index on the cpu"),
+        (lambda x: x[torch.tensor([True, False, True])], "an index on the cpu"),
+        (lambda x: x.index_put_((torch.tensor([0]),), on_gpu(1)), "an index on the cpu"),
+        (lambda x: x.index_put_((torch.arange(2, device=GPU),), torch.ones(())), "a value on the cpu"),
+    ],
+)
+def test_waits_are_noted_with_their_place(wait, what, gpu):
+    wait(on_gpu(3))
+    (noted,) = gpu.blocking
+    line = wait.__code__.co_firstlineno
+    assert noted.startswith(f"tests/test_pretended_gpu.py:{line} <lambda>: {what}")
