@@ -1,6 +1,6 @@
 """A GPU where there is none: real arithmetic on the CPU, and every tensor known to lie here or there.
 
-Inside of `PretendedGPU` a tensor that was sent to "cuda" says that it lies there, and
+Within `pretended_gpu()` a tensor that was sent to "cuda" says that it lies there, and
 
 - what a real card refuses is an error: an operation between a tensor of the GPU and one of the CPU, unless the latter
   is a number (0-dim) in an elementwise operation, or an index;
@@ -11,6 +11,7 @@ A storage, not a tensor, has a place: hence views, in-place operations and what 
 backward pass runs in the thread that calls it, so it is seen too.
 """
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ class MixedDevicesError(RuntimeError):
 
 
 class PretendedGPU(TorchDispatchMode):
-    """`blocking`: a line for each wait: file:line, function, what."""
+    """Sees every operation. `blocking`: a line for each wait: file:line, function, what."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,15 +46,6 @@ class PretendedGPU(TorchDispatchMode):
         self._on_gpu: dict[int, StorageWeakRef] = {}  # a weak reference keeps the address from being used again
         self._named: torch.device | None = None  # by the PyTorch function that is running
         self._usual = CPU  # where that function makes a tensor from nothing
-        self._functions = _Functions(self)
-
-    def __enter__(self) -> "PretendedGPU":
-        self._functions.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._functions.__exit__(*error)
 
     def place(self, x: Tensor) -> torch.device:
         with torch._C.DisableTorchFunction():
@@ -70,7 +62,7 @@ class PretendedGPU(TorchDispatchMode):
 
     def note(self, what: str) -> None:
         """Remembers a wait, and the innermost line of this project that leads to it."""
-        for frame, line in traceback.walk_stack(None):
+        for frame, line in traceback.walk_stack(sys._getframe()):
             path = Path(frame.f_code.co_filename)
             if ROOT in path.parents and path != Path(__file__) and "site-packages" not in path.parts:
                 self.blocking.append(f"{path.relative_to(ROOT)}:{line} {frame.f_code.co_name}: {what}")
@@ -86,10 +78,12 @@ class PretendedGPU(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if func._can_decompose():  # in inference mode whole functions come here
+            with self:
+                return func.decompose(*args, **kwargs)
         inputs = tensors((args, kwargs))
         places = {self.place(x) for x in inputs}
-        if GPU in places or self._named == GPU:
-            self._judge(func, func.overloadpacket.__name__, inputs, args, kwargs)
+        self._judge(func, func.overloadpacket.__name__, inputs, args, kwargs)
         results = func(*args, **kwargs)
         inherited = GPU if GPU in places else CPU if places else self._usual
         self.place_new(results, inputs, self._named or inherited)
@@ -99,15 +93,15 @@ class PretendedGPU(TorchDispatchMode):
         """Raises, notes, or lets pass an operation that has to do with the GPU."""
         on_cpu = [x for x in inputs if self.place(x) == CPU]
         if name in ("copy_", "_to_copy"):
-            target = self.place(args[0]) if name == "copy_" else self._named or GPU
             source = self.place(args[1] if name == "copy_" else args[0])
+            target = self.place(args[0]) if name == "copy_" else self._named or source
             if source != target and not (kwargs.get("non_blocking") or args[2:3] == (True,)):
                 self.note(f"copy from {source.type} to {target.type}: not non_blocking")
         elif name in INDEXING and self.place(args[0]) == GPU:
             self._judge_indices(name, *args[1:3])
-        elif name in READS:
+        elif name in READS and self.place(args[0]) == GPU:
             self.note(f"{name} waits for the GPU")
-        elif on_cpu:
+        elif 0 < len(on_cpu) < len(inputs):
             elementwise = torch.Tag.pointwise in func.tags or name in ELEMENTWISE
             changed = [x for x, like in zip(args, func._schema.arguments, strict=False) if like.is_write]
             if not elementwise or any(x.ndim for x in on_cpu) or any(self.place(x) == CPU for x in changed):
@@ -121,8 +115,9 @@ class PretendedGPU(TorchDispatchMode):
         for index in (x for x in indices if x is not None):
             if self.place(index) == CPU:
                 self.note(f"{name}: an index on the cpu is copied to cuda")
-            elif index.dtype in (torch.bool, torch.uint8) and not value_on_cpu:  # a number fills the mask
-                self.note(f"{name}: a mask as index waits for the GPU")
+            elif index.dtype in (torch.bool, torch.uint8):
+                if not value_on_cpu:  # a number fills the mask
+                    self.note(f"{name}: a mask as index waits for the GPU")
             elif value_on_cpu:
                 self.note(f"{name}: a value on the cpu is copied to cuda")
 
@@ -146,9 +141,6 @@ class _Functions(TorchFunctionMode):
             raise MixedDevicesError(f"{name} of a tensor on cuda")
         if func is Tensor.pin_memory:
             return args[0].clone()
-        if func is Tensor.backward:  # some of its Python code is ours: checkpointed activations
-            with self, gpu.running(None, places[0]):
-                return torch.autograd.backward(args[0], kwargs.pop("gradient", None), **kwargs)
         if func is Tensor.tolist and GPU in places:
             gpu.note("tolist waits for the GPU")
         if func in (Tensor.cpu, Tensor.cuda):
@@ -169,6 +161,13 @@ class _Functions(TorchFunctionMode):
             gpu.note(f"torch.{name} copies from cpu to cuda")
         gpu.place_new(results, inputs, named or CPU)
         return results
+
+@contextmanager
+def pretended_gpu() -> Iterator[PretendedGPU]:
+    """Within it "cuda" can be used."""
+    gpu = PretendedGPU()
+    with _Functions(gpu), gpu:
+        yield gpu
 
 
 def tensors(nested: Any) -> list[Tensor]:
