@@ -17,7 +17,7 @@ REAL = ROOT.parent / "shared" / "data"
 SMALL_TRAINING = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
 sys.path.insert(0, str(ROOT))
 
-from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
+from Dataset.synthetic import write_ddr, write_drishti, write_drive  # noqa: E402
 
 
 def run_script(
@@ -71,6 +71,14 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_ddr(root, 6, 2, 4, (128, 112), seed=0)
     write_drive(root, 6, 2, (150, 140), seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def drishti(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Drishti-GS1: 6 train, 1 test."""
+    root = tmp_path_factory.mktemp("Dataset")
+    write_drishti(root, 6, 1, (160, 150), seed=0)
+    return root / "Drishti-GS1_files"
 
 
 @pytest.fixture(scope="session")

@@ -2,31 +2,26 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from conftest import options_of
+from epochs import Epoch, pretraining_epoch, segmentation_epoch
 from pretended_gpu import CPU, GPU, MixedDevicesError, PretendedGPU, pretended_gpu
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from Dataset.fundus import draw_fundus
-from Dataset.synthetic import write_drishti
 from DownStream import train as segmentation
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
 from DownStream.model import Segmenter
 from DownStream.presets import OURS
-from DownStream.sets import CATALOGUE
 from DownStream.transforms import NetworkInput
 from DualScaleNet import main as pretraining
 from DualScaleNet.data import hold
 from DualScaleNet.encoder import Encoder
-from DualScaleNet.model import DualScaleNet
-from DualScaleNet.runtime import Progress, grad_scaler
 
 
 def submit_here(_: ThreadPoolExecutor, call: Callable, *args: object) -> Future:
@@ -43,11 +38,12 @@ def gpu() -> Iterator[PretendedGPU]:
         yield gpu
 
 
-def waits_within_a_step(gpu: PretendedGPU) -> tuple[Callable[[Progress], None], list[str]]:
-    """What to give `train_one_epoch` as `keep`, which then is called after the first step of two, and its waits."""
+def waits_of_the_first_step(gpu: PretendedGPU, epoch: Epoch) -> tuple[list[str], dict[str, float]]:
+    """Runs an epoch of two steps, and also returns its row of `log.csv`."""
     gpu.blocking.clear()
     waits: list[str] = []
-    return lambda progress: waits.extend(gpu.blocking), waits
+    row = epoch(keep=lambda progress: waits.extend(gpu.blocking))
+    return waits, row
 
 
 # --- the scripts
@@ -56,57 +52,26 @@ def waits_within_a_step(gpu: PretendedGPU) -> tuple[Callable[[Progress], None], 
 @pytest.mark.parametrize("recipe, held", [("paper", True), ("release", False), ("steady", True)])
 def test_a_step_of_pretraining(recipe, held, gpu, monkeypatch):
     options = ("--recipe", recipe, "--image-size", 96, "--batch-size", 2, "--precision", "float32")
-    args = options_of(monkeypatch, pretraining, *options)
-    torch.manual_seed(0)
-    network = DualScaleNet(stop_gradient=args.stop_gradient, one_pass=True).to(GPU)
-    optimizer = torch.optim.Adam(network.parameters(), args.lr, fused=True)
     photographs = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
     if held:
         photographs = hold(photographs, GPU)
         assert photographs.device == GPU
-    before = [parameter.detach().clone() for parameter in network.parameters()]
-    keep, waits = waits_within_a_step(gpu)
-    row = pretraining.train_one_epoch(
-        network, optimizer, grad_scaler(GPU, args.precision), photographs, args, Progress(0), keep, lambda *_: [],
-        tqdm(disable=True),
-    )  # fmt: skip
+    network, epoch = pretraining_epoch(options_of(monkeypatch, pretraining, *options), photographs, GPU)
+    waits, row = waits_of_the_first_step(gpu, epoch)
     assert not waits, "a step waits:\n" + "\n".join(waits)
     assert np.isfinite(row["loss"])
-    for old, new in zip(before, network.parameters(), strict=True):
-        assert new.device == new.grad.device == GPU and not new.equal(old)
-
-
-@pytest.fixture(scope="module")
-def drishti(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("Dataset")
-    write_drishti(root, 4, 1, (160, 150), seed=0)
-    return root / "Drishti-GS1_files"
+    assert {x.device for each in network.parameters() for x in (each, each.grad)} == {GPU}
 
 
 @pytest.mark.parametrize("options", [("--crop", 64, "--fov", "loss"), ("--roi", "disc", "--localiser", "a.pth")])
 def test_a_step_of_segmentation(options, drishti, gpu, monkeypatch):
-    args = options_of(
-        monkeypatch, segmentation, "--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc", "--size", 96,
-        "--batch-size", 2, "--precision", "float32", *options,
-    )  # fmt: skip
-    settings, preset = CATALOGUE[args.dataset], segmentation.PRESETS[args.preset]
-    network_input = NetworkInput(settings.fit, args.size, preset.standardise)
-    train = segmentation.read_training_set(settings.find(drishti, ["disc"])["train"], args, network_input, GPU)
-    torch.manual_seed(0)
-    model = Segmenter(Encoder(), 1, True, preset.widths, preset.detail, preset.contrast)
-    model.to(GPU, memory_format=torch.channels_last)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trainable, args.lr, weight_decay=segmentation.WEIGHT_DECAY, fused=True)
-    before = [parameter.detach().clone() for parameter in trainable]
-    keep, waits = waits_within_a_step(gpu)
-    row = segmentation.train_one_epoch(
-        model, optimizer, grad_scaler(GPU, args.precision), train, network_input, args, Progress(0), keep,
-        lambda *_: [],
-    )  # fmt: skip
+    small = ("--size", 96, "--batch-size", 2, "--precision", "float32", "--encoder", "random")
+    data = ("--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc")
+    model, epoch = segmentation_epoch(options_of(monkeypatch, segmentation, *data, *small, *options), GPU)
+    waits, row = waits_of_the_first_step(gpu, epoch)
     assert not waits, "a step waits:\n" + "\n".join(waits)
     assert np.isfinite(row["loss"])
-    for old, new in zip(before, trainable, strict=True):
-        assert new.device == new.grad.device == GPU and not new.equal(old)
+    assert {x.device for each in model.detail.parameters() for x in (each, each.grad)} == {GPU}
 
 
 def test_a_prediction(gpu):
