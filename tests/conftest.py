@@ -1,10 +1,12 @@
 """What the tests share: the scripts as a user runs them, and small synthetic data in the official trees."""
 
+import argparse
 import csv
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,15 +17,17 @@ REAL = ROOT.parent / "shared" / "data"
 SMALL_TRAINING = ("--crop", 64, "--batch-size", 2, "--val-every", 1, "--schedule", "constant")
 sys.path.insert(0, str(ROOT))
 
-from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
+from Dataset.synthetic import write_ddr, write_drishti, write_drive  # noqa: E402
 
 
-def run_script(script: str, *arguments: object, cwd: Path = ROOT, code: int = 0) -> subprocess.CompletedProcess:
-    """Runs a script as a user does, on the CPU, and holds it to its exit code and to no traceback."""
+def run_script(
+    script: str, *arguments: object, cwd: Path = ROOT, code: int = 0, gpu: bool = False
+) -> subprocess.CompletedProcess:
+    """Runs a script as a user does, where it sees no GPU unless `gpu`; no traceback, and the exit code is `code`."""
     result = subprocess.run(
         [sys.executable, ROOT / script, *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ if gpu else {**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
@@ -44,6 +48,12 @@ def train(data: Path, run_dir: Path, *arguments: object, **kwargs) -> object:
     return run_script("DownStream/train.py", *options, **kwargs)
 
 
+def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> argparse.Namespace:
+    """What a script makes of its command line."""
+    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+    return script.parse_args()
+
+
 def rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
@@ -61,6 +71,14 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_ddr(root, 6, 2, 4, (128, 112), seed=0)
     write_drive(root, 6, 2, (150, 140), seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def drishti(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small Drishti-GS1: 6 train, 1 test."""
+    root = tmp_path_factory.mktemp("Dataset")
+    write_drishti(root, 6, 1, (160, 150), seed=0)
+    return root / "Drishti-GS1_files"
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,13 @@
 """The three scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
 
-import argparse
 import json
 import re
 import shutil
-import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from conftest import REAL, ROOT, pretrain, rows, run_script, same_tensors, train
+from conftest import REAL, ROOT, options_of, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
@@ -118,11 +115,6 @@ def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     log = rows(tmp_path / "run" / "log.csv")
     assert float(log[0]["lr"]) == 1e-3 and float(log[1]["lr"]) < 1e-3
     assert all(float(row["loss"]) == pytest.approx(float(row["local"]), rel=1e-5) for row in log)  # GlobalFocus is off
-
-
-def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> argparse.Namespace:
-    monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-    return script.parse_args()
 
 
 def test_a_linear_probe_is_trained_saved_and_scored(trees, tmp_path):
