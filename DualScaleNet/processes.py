@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from reprlib import repr as shorter
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -138,11 +139,15 @@ class Processes:
             return
         (first, expected), *others = self.gather([self.name, facts()])
         for name, found in others:
-            differing = [key for key in expected if found.get(key) != expected[key]]
-            if differing:
-                what = ", ".join(f"{key} ({found.get(key)}, not {expected[key]})" for key in differing)
+            what = [
+                f"{key} ({shorter(found.get(key))}, not {shorter(value)})"
+                for key, value in expected.items()
+                if found.get(key) != value
+            ]
+            if what:
                 raise UserError(
-                    f"{name} differs from {first} in {what}: give every host the same code, options and photographs"
+                    f"{name} differs from {first} in {', '.join(what)}: "
+                    "give every host the same code, options and photographs"
                 )
 
     def hand_out(self, value: Any, source: int) -> Any:
@@ -186,15 +191,13 @@ class Processes:
         self._over.set()
         gone = isinstance(error, RuntimeError) and (isinstance(error, distributed.DistError) or "gloo" in str(error))
         failure = {"host": self._host, "line": f"{self.name}: {LOST if gone else describe(error)}"}
-        try:
+        with suppress(RuntimeError):  # the store has gone already
             first = json.loads(self._store.compare_set("failure", "", json.dumps(failure)))
             if first != failure:
                 self._end(first)
-            deadline = time.monotonic() + 10  # the store may go with this host
+            deadline = time.monotonic() + 10  # it may go with this host
             while time.monotonic() < deadline and self._store.add("seen", 0) < self.count - 1:
                 time.sleep(0.1)
-        except RuntimeError:  # it has gone already
-            gone = True
         if gone:
             raise UserError(LOST) from None
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from torch.nn.parallel import DistributedDataParallel
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
 from DualScaleNet.processes import Processes
+from DualScaleNet.resume import resume, save
+from DualScaleNet.runtime import Progress
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,6 +111,30 @@ def slow_process(rank: int, port: int, folder: str) -> None:
 def test_a_host_that_takes_longer_than_collectives_may_is_waited_for(tmp_path):
     multiprocessing.spawn(slow_process, (free_port(), str(tmp_path)), nprocs=2)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_resume_never_starts_over_unless_torchrun_has_restarted_the_processes(tmp_path):
+    """The same for a file to go on from: by then it is the older one."""
+    processes = Processes()
+    args = Namespace(run_dir=tmp_path, resume="never", schedule="constant", recipe="paper", batch_size=2)
+    model = fresh_model()
+    state = {"model": model, "optimizer": torch.optim.Adam(model.parameters())}
+    new = resume(args, processes, state, 9)
+    assert (new.began, new.done.epoch, new.rows) == (processes.launch, 0, [])
+    save(args, state, new, Progress(3, 1), 9)
+    assert resume(args, processes, state, 9).done == Progress(3, 1)
+    (tmp_path / "last.pth").rename(tmp_path / "old.pth")
+    args.resume = str(tmp_path / "old.pth")
+    branch = resume(args, processes, state, 9)
+    save(args, state, branch, Progress(5), 9)
+    assert branch.done == Progress(3, 1) and resume(args, processes, state, 9).done == Progress(5)
+
+    processes.launch += 1  # started anew, by hand
+    assert resume(args, processes, state, 9).done == Progress(3, 1)
+    args.resume = "never"
+    assert resume(args, processes, state, 9).done == Progress(0)
+    args.resume = "auto"
+    assert resume(args, processes, state, 9).done == Progress(5)
 
 
 def free_port() -> int:
