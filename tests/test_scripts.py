@@ -158,19 +158,18 @@ def test_old_names_of_recipes_are_taken_and_the_new_ones_named(monkeypatch, caps
 
 def test_a_run_from_before_recipes_had_that_name_goes_on_and_predicts(trees, pretrained, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    for name in ("best.pth", "last.pth"):
-        content = torch.load(tmp_path / "run" / name)
-        assert content["options"].pop("recipe") == "compact"
-        torch.save(content | {"options": {**content["options"], "preset": "ours"}}, tmp_path / "run" / name)
+    content = torch.load(trained / "last.pth")
+    assert content["options"].pop("recipe") == "compact"
+    content["options"]["preset"] = "ours"
+    for old in (tmp_path / "run" / "last.pth", tmp_path / "old.pth"):
+        torch.save(content, old)
     common = ("--encoder", pretrained / "encoder.pth", "--folds", 3)
     refused = train(trees / "DRIVE", tmp_path / "run", *common, "--recipe", "linear", code=1).stderr
     assert "--recipe was compact, now linear" in refused
     train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 3)
     assert [row["epoch"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "2", "3"]
     assert torch.load(tmp_path / "run" / "last.pth")["options"]["recipe"] == "compact"
-    old = tmp_path / "run" / "last-previous.pth"
-    assert "preset" in torch.load(old)["options"]
-    run_script("DownStream/predict.py", "--checkpoint", old, "--out", tmp_path / "out")
+    run_script("DownStream/predict.py", "--checkpoint", tmp_path / "old.pth", "--out", tmp_path / "out")
     assert len(list(tmp_path.glob("out/probability/*.png"))) == 2
 
 
