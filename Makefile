@@ -15,9 +15,11 @@ demo: .venv/ready
 	$(VENV)/python DownStream/predict.py --checkpoint $(DEMO)/segment/best.pth
 	@echo; echo "overlay (green true positive, blue missed, red false positive): $(DEMO)/segment/predictions-test/overlay/01_test.png"
 
+# On all cores, one thread for each test and for each script that it runs.
+test: export OMP_NUM_THREADS := 1
 test: .venv/test-ready
 	$(VENV)/ruff check .
-	$(VENV)/python -m pytest
+	$(VENV)/python -m pytest --numprocesses auto --dist worksteal
 
 # The long form of tests/test_faults.py: kills, mutated files, full disks, senseless options.
 stress: .venv/test-ready

@@ -162,6 +162,7 @@ class _Functions(TorchFunctionMode):
         gpu.place_new(results, inputs, named or CPU)
         return results
 
+
 @contextmanager
 def pretended_gpu() -> Iterator[PretendedGPU]:
     """Within it "cuda" can be used."""
