@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
         run_here(module, monkeypatch, *options, "--epochs", 2, "--save-minutes", 0)
     message = str(stop.value)
     assert message.startswith("the loss of step 2 of epoch 1 is nan (") and message.count(str(trees)) in (2, 4)
-    assert "lower --lr or use --precision float32, and go on with --resume force" in message
+    assert "lower --lr or use --precision float32, then continue with --resume force" in message
     assert "or skip such batches with --non-finite skip" in message
     content = load_checkpoint(tmp_path / "run" / "last.pth", name)
     assert (content["epoch"], content["step"]) == (0, 1)

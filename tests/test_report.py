@@ -255,7 +255,7 @@ def test_notes_and_threshold(tmp_path: Path):
     assert all(f"- **{note}**\n" in markdown for note in notes)
     for text in (html, markdown):
         assert "windows of 512 px" in text and "test-time augmentation" in text
-        assert "0.3651, the best pooled F1 on train photographs" in text
+        assert "0.3651, best pooled F1 on the train photographs" in text
         assert "DRIVE test, vessels: 2 photographs at native size" in text
 
 

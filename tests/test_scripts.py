@@ -330,7 +330,7 @@ def test_real_drive_test_photographs_without_labels(pretrained, tmp_path):
     options = ("--encoder", pretrained / "encoder.pth", "--epochs", 1, "--label-fraction", 0.1, "--val-fraction", 0)
     train(REAL / "DRIVE", tmp_path / "run", *options)
     output = run_script("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth").stdout
-    assert "there are no labels, hence nothing to score" in output
+    assert "there are no labels, so there is nothing to score" in output
     maps = sorted((tmp_path / "run" / "predictions-test" / "probability").iterdir())
     assert len(maps) == 20 and Image.open(maps[0]).size == (565, 584)
 
