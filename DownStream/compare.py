@@ -3,7 +3,8 @@
 Recipes of train.py can be compared as well.
 
     python DownStream/compare.py --encoders random pretrained=runs/pretrain/bottleneck18-paper/encoder.pth
-    python DownStream/compare.py --data-dir mine --dataset generic --fractions 0.1 1 --jobs 2 --epochs 50 -- --crop 256
+    python DownStream/compare.py --encoders random imagenet --fractions 0.1 1 --jobs 2 --epochs 50 \\
+        --data-dir mine --dataset generic -- --crop 256 --arch resnet18
 
 What follows -- is passed to DownStream/train.py as it is. Every seed holds out one fold of the training list, the
 same for all encoders. Nothing is chosen on it. The folder --out receives table.md, results.csv (one row for

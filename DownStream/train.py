@@ -206,7 +206,10 @@ def parse_args() -> argparse.Namespace:
     group.add_argument(
         "--val-every", type=positive_int, default=10, metavar="N", help="Validate every N epochs."
     )
-    group.add_argument("--save-minutes", type=weight, default=5, help=argparse.SUPPRESS)  # between checkpoints
+    group.add_argument(
+        "--save-minutes", type=weight, default=5, metavar="M",
+        help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
+    )
     args = parser.parse_args()
 
     settings, recipe = CATALOGUE[args.dataset], RECIPES[args.recipe]

@@ -208,7 +208,10 @@ def parse_args() -> argparse.Namespace:
         "--snapshot-every", type=positive_int, default=500, metavar="N",
         help="Keep a copy of the encoder every N epochs. The authors did so every 500.",
     )
-    group.add_argument("--save-minutes", type=weight, default=10, help=argparse.SUPPRESS)  # between checkpoints
+    group.add_argument(
+        "--save-minutes", type=weight, default=10, metavar="M",
+        help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
+    )
     args = parser.parse_args()
     for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
         if getattr(args, name) is None:
@@ -227,6 +230,7 @@ def main() -> None:
 
 
 def pretrain(args: argparse.Namespace, processes: Processes) -> None:
+    """The whole run, in each of its processes."""
     device = select_device(args.device)
     rank = processes.rank
     options = {f"--{name}": value for name, value in plain_options(args).items() if name not in FOLDERS}
@@ -311,7 +315,7 @@ def pretrain(args: argparse.Namespace, processes: Processes) -> None:
         row = train_one_epoch(network, state, photographs, args, processes, start, keep, files_of, bar)
         if rank == 0:
             log.append(row)
-        for name, warning in collapse_warnings(row, args.batch_size // processes.count - 1).items():
+        for name, warning in collapse_warnings(row, args.batch_size // processes.count - args.accumulate).items():
             if name not in warned:
                 warn(f"epoch {epoch + 1}: {warning}")
                 warned.add(name)

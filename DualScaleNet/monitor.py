@@ -78,8 +78,8 @@ def collapse_warnings(report: dict[str, float | None], most: int) -> dict[str, s
     """A sentence for each measure of `collapse_report` that is below its bound; other keys are passed over.
 
     Args:
-        most: axes that one view of the batch can have: its images less one, since they are centred. Of up to three
-            images the rank is at least 1 unless all agree, so that it warns of nothing else.
+        most: axes that one view of the batch can have: its images less one for each part (--accumulate) that
+            BatchNorm centres. Of up to three images the rank is at least 1 unless all agree: it warns of that alone.
     """
     bounds = {
         "std": ("standard deviation over images (1 is healthy)", MIN_DEVIATION),

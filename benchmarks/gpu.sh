@@ -70,7 +70,7 @@ END_OF_PYTHON
     done
     head -n 2 "$OUT/log.csv"
     tail -n 1 "$OUT/log.csv"
-    cat "$OUT/linear.md" "$OUT/ours.md"
+    cat "$OUT/linear.md" "$OUT/compact.md"
     return $failed
 }
 
