@@ -15,6 +15,7 @@ from PIL import Image
 from DualScaleNet.data import batches, find_duplicates, find_photographs, load_photographs
 from DualScaleNet.files import read_image, replacing
 from DualScaleNet.main import open_photographs
+from DualScaleNet.processes import Processes
 from DualScaleNet.runtime import UserError
 
 
@@ -201,9 +202,9 @@ def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
     options = {"recipe": "paper", "image_size": 16, "cache": tmp_path / "cache", "max_bad": 0}
     args = Namespace(data=[tmp_path], splits=["train", "test"], **options)
     photograph(second, seed=1)
-    assert len(open_photographs(args, rank=0).array) == 2 and capsys.readouterr().out == ""
+    assert len(open_photographs(args, Processes()).array) == 2 and capsys.readouterr().out == ""
     shutil.copy(first, second)
-    assert len(open_photographs(args, rank=0).array) == 2
+    assert len(open_photographs(args, Processes()).array) == 2
     assert capsys.readouterr().out == f"1 photographs occur more than once, e.g. {second} and {first}: each counts\n"
 
 
