@@ -53,21 +53,19 @@ class Processes:
         first_of_host: whether it is the one that acts for its host.
         name: as a user knows it.
         launch: when torchrun was started, in seconds; the same for all hosts, and again after a restart by torchrun.
-        by_torchrun: whether torchrun started it, and may start it again.
     """
 
     def __init__(self) -> None:
         self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         self.hosts = int(os.environ.get("GROUP_WORLD_SIZE", 1))
         self.launch = time.time()
-        self.by_torchrun = "WORLD_SIZE" in os.environ
         self.first_of_host = int(os.environ.get("LOCAL_RANK", 0)) == 0
         self._host = os.environ.get("GROUP_RANK", socket.gethostname())
         self.name = f"{socket.gethostname()} (process {self.rank})"
         self._gathered = 0
         self._store = None
         self._over = threading.Event()
-        if self.by_torchrun:
+        if "WORLD_SIZE" in os.environ:
             store = self._connect()
             self.launch = float(store.compare_set("launch", "", str(self.launch)))
             self._start = self._meet(store)

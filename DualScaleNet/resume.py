@@ -56,7 +56,7 @@ def resume(args: argparse.Namespace, processes: Processes, state: dict[str, Any]
         if not anew:
             return load_latest(path, "pretraining")
         with suppress(UserError):  # of an earlier run
-            checkpoint = load_latest(path, "pretraining") if processes.by_torchrun else None
+            checkpoint = load_latest(path, "pretraining")
             if checkpoint and checkpoint.get("began") == processes.launch:
                 return checkpoint
         return load_checkpoint(file, "pretraining") | {"began": 0.0} if file and file.exists() else None

@@ -225,7 +225,7 @@ def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
     for options in (("--roi", "disc"), ("--localiser", localiser)):
         with pytest.raises(SystemExit):
             call(monkeypatch, train, *common, *options)
-        assert "belong together" in capsys.readouterr().err
+        assert "--roi disc and --localiser FILE need each other" in capsys.readouterr().err
 
 
 def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
@@ -284,7 +284,7 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit):
         call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "stare")
-    assert "--images, --dataset, --threshold val need one" in capsys.readouterr().err
+    assert "--images, --dataset and --threshold val need one" in capsys.readouterr().err
 
 
 def test_the_field_of_view_in_training(official, tmp_path, monkeypatch):
