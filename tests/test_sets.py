@@ -185,7 +185,7 @@ def test_real_parts():
     found = {name: CATALOGUE[name].find(REAL, targets_of(name)) for name in ("stare", "drishti-gs", "idrid")}
     counts = {name: {split: len(samples) for split, samples in splits.items()} for name, splits in found.items()}
     assert counts["stare"] == {"train": 10, "test": 10} and counts["idrid"] == {"train": 54, "test": 27}
-    assert counts["drishti-gs"] == {"train": 9, "test": 3}
+    assert counts["drishti-gs"] == {"train": 50, "test": 3}
     for name, splits in found.items():
         assert all(set(sample.labels) == set(targets_of(name)) for sample in splits["train"])
         assert not any(sample.labels for sample in splits["test"])
