@@ -15,15 +15,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tqdm import tqdm
-
-from DownStream.data import read_sample
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, SegmentationSet
-from DualScaleNet.data import find_duplicates, find_photographs, split_of
-from DualScaleNet.files import is_turned
-from DualScaleNet.options import HelpFormatter
-from DualScaleNet.runtime import ROOT, UserError, run_script
+from DualScaleNet.common.files import is_turned
+from DualScaleNet.common.options import HelpFormatter
+from DualScaleNet.common.photographs import find_duplicates, find_photographs, split_of
+from DualScaleNet.common.script import ROOT, UserError, progress_bar, run_script
 
 HERE = ROOT / "Dataset"
 COLUMNS = ("split", "photographs", "readable", "labels", "field of view", "size")
@@ -128,9 +125,11 @@ def check_split(
 
     A photograph with labels of fewer than `enough` targets is unlabelled.
     """
+    from DownStream.data import read_sample  # imports PyTorch, which takes seconds: not before there is a file to open
+
     sizes, blank, turned = [], [], []
     marked = dict.fromkeys(targets, 0)
-    for sample in tqdm(samples, f"{name} {split}", unit="photo", disable=None, leave=False):
+    for sample in progress_bar(samples, f"{name} {split}", unit="photo", leave=False):
         try:
             photograph = read_sample(sample)
         except UserError as error:

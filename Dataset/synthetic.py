@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from Dataset.fundus import LESIONS, draw_fundus, experts, second_observer
 from DownStream.sets import idrid, rim_one_r3, stare
-from DualScaleNet.files import replacing, write_image, writing
-from DualScaleNet.options import HelpFormatter, natural_int
-from DualScaleNet.runtime import ROOT, UserError, run_script
+from DualScaleNet.common.files import replacing, write_image, writing
+from DualScaleNet.common.options import HelpFormatter, natural_int
+from DualScaleNet.common.script import ROOT, UserError, run_script
 
 FOLDERS = {
     "ddr": "ddr_757",

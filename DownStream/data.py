@@ -13,8 +13,9 @@ from torch import Tensor
 from DownStream.fov import estimate_fov
 from DownStream.region import fov_region
 from DownStream.sets.base import SPLITS, Label, Sample
-from DualScaleNet.files import is_turned, read_drawing, read_image
-from DualScaleNet.runtime import UserError, seeded_generator
+from DualScaleNet.common.device import seeded_generator
+from DualScaleNet.common.files import is_turned, read_drawing, read_image
+from DualScaleNet.common.script import UserError
 
 RIM = 0.005  # of the field of view's width
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from DownStream.data import Photograph
-from DownStream.model import WIDTHS, Segmenter
+from DownStream.model import DecoderShape, Segmenter
 from DownStream.region import Region, disc_region, fov_region
 from DownStream.transforms import NetworkInput
 from DualScaleNet.encoder import Encoder
@@ -33,17 +33,17 @@ class Predictor:
     tta: bool = False
 
     @classmethod
-    def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
+    def load(
+        cls, checkpoint: dict[str, Any], device: torch.device, window: int | None = None, tta: bool = False
+    ) -> "Predictor":
         """From the content of a segmentation checkpoint; its localiser comes with it."""
         encoder, classes = Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"])
-        widths, detail = tuple(checkpoint.get("widths", WIDTHS)), tuple(checkpoint.get("detail", ()))
-        contrast = checkpoint.get("contrast", False)
-        model = Segmenter(encoder, classes, widths=widths, detail=detail, contrast=contrast)
+        model = Segmenter(encoder, classes, shape=DecoderShape.of(checkpoint))
         model.load_state_dict(checkpoint["model"])
         model.to(device, memory_format=torch.channels_last)
         network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
-        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser)
+        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser, window, tta)
 
     @torch.inference_mode()
     def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:

@@ -27,3 +27,12 @@ def dice_loss(logits: Tensor, labels: Tensor, inside: Tensor | None = None) -> T
     pixels = (0, 2, 3)
     overlap, total = (probability * labels).sum(pixels), probability.sum(pixels) + labels.sum(pixels)
     return (1 - (2 * overlap + 1) / (total + 1)).mean()  # 0 where nothing is marked and nothing found
+
+
+def segmentation_loss(
+    logits: Tensor, labels: Tensor, inside: Tensor | None = None, dice_weight: float = 0.0
+) -> Tensor:
+    """Cross-entropy plus a weighted Dice loss, of logits in any precision. Arguments as above."""
+    logits = logits.float()
+    loss = binary_cross_entropy(logits, labels, inside)
+    return loss + dice_weight * dice_loss(logits, labels, inside) if dice_weight else loss

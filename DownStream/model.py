@@ -3,7 +3,9 @@
 16,306,689 parameters with `bottleneck18`, one class and the authors' widths.
 """
 
+from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,38 @@ from torch.nn import functional as F
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.views import DARK
 
-WIDTHS = (512, 256, 128, 64)  # of the decoder, by the authors
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """What a decoder consists of.
+
+    Four `widths` take c1..c5, as the authors; with a fifth the photograph itself is the last skip; with none a
+    `LinearReadout` takes the decoder's place. `detail`: widths of a `DetailPath`, whose maps stand beside the
+    photograph, c1, ...; `contrast`: what it sees.
+    """
+
+    widths: tuple[int, ...]
+    detail: tuple[int, ...] = ()
+    contrast: bool = False
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any]) -> "DecoderShape":
+        """That of a checkpoint, which names it. Older ones have its fields, and the oldest the authors' decoder."""
+        if "decoder" in checkpoint:
+            return DECODERS[checkpoint["decoder"]]
+        unet = DECODERS["unet"]
+        widths, detail = (tuple(checkpoint.get(name, getattr(unet, name))) for name in ("widths", "detail"))
+        return cls(widths, detail, checkpoint.get("contrast", unet.contrast))
+
+
+COMPACT = DecoderShape((128, 64, 32, 32, 32), detail=(32, 64), contrast=True)
+DECODERS = {
+    "unet": DecoderShape((512, 256, 128, 64)),  # the authors' (section 2.2 of the method)
+    "compact": COMPACT,
+    "compact-without-detail": replace(COMPACT, detail=()),
+    "compact-without-contrast": replace(COMPACT, contrast=False),
+    "linear": DecoderShape(()),
+}
 
 
 def double_convolution(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -94,7 +127,7 @@ class Decoder(nn.Module):
     resize, the same result.
     """
 
-    def __init__(self, channels: tuple[int, ...], classes: int = 1, widths: tuple[int, ...] = WIDTHS) -> None:
+    def __init__(self, channels: tuple[int, ...], classes: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         ups = (channels[-1], *widths[:-1])
         self.blocks = nn.ModuleList(
@@ -132,30 +165,21 @@ class LinearReadout(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph.
-
-    Four `widths` of the decoder take c1..c5, as the authors; with a fifth the photograph itself is the last skip. With
-    none a `LinearReadout` takes the decoder's place.
-    `detail`: widths of a `DetailPath`, whose maps stand beside the photograph, c1, ...; `contrast`: what it sees.
-    """
+    """Encoder and decoder; a frozen encoder stays in eval mode and outside the autograd graph."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        classes: int = 1,
-        frozen: bool = True,
-        widths: tuple[int, ...] = WIDTHS,
-        detail: tuple[int, ...] = (),
-        contrast: bool = False,
+        self, encoder: Encoder, classes: int = 1, frozen: bool = True, shape: DecoderShape = DECODERS["unet"]
     ) -> None:
         super().__init__()
         self.encoder, self.frozen, self.classes = encoder, frozen, classes
-        self.inputs = len(widths) + 1 if widths else len(encoder.channels)
-        self.detail = DetailPath(detail, contrast)
-        channels = tuple(sum(pair) for pair in zip_longest((3, *encoder.channels), detail, fillvalue=0))[-self.inputs :]
-        self.decoder = Decoder(channels, classes, widths) if widths else LinearReadout(channels, classes)
+        self.inputs = len(shape.widths) + 1 if shape.widths else len(encoder.channels)
+        self.detail = DetailPath(shape.detail, shape.contrast)
+        beside = zip_longest((3, *encoder.channels), shape.detail, fillvalue=0)
+        channels = tuple(map(sum, beside))[-self.inputs :]
+        linear = not shape.widths
+        self.decoder = LinearReadout(channels, classes) if linear else Decoder(channels, classes, shape.widths)
         for module in (*self.detail.modules(), *self.decoder.modules()):
-            if isinstance(module, nn.Conv2d) and widths:  # a linear readout begins at zero
+            if isinstance(module, nn.Conv2d) and not linear:  # a linear readout begins at zero
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         encoder.requires_grad_(not frozen)
         self.train(self.training)

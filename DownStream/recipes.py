@@ -9,22 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from DownStream.model import WIDTHS
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """`widths` of the decoder; with a fifth the photograph itself is the last skip; none: a `LinearReadout`. `detail`:
-    of the path beside the photograph, which sees its local contrast, if `contrast`, or the photograph.
+    """`decoder`: its name in `DECODERS` (model.py).
 
     `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `dice_weight`
     of the Dice loss beside cross-entropy. `crop`: side of random crops, in pixels, where photographs are padded rather
     than resized. None: the data set's own, by the authors.
     """
 
-    widths: tuple[int, ...] = WIDTHS
-    detail: tuple[int, ...] = ()
-    contrast: bool = False
+    decoder: str = "unet"
     standardise: bool = False
     jitter: bool = False
     dice_weight: float = 0.0
@@ -36,17 +31,17 @@ class Recipe:
 
 RELEASE = Recipe()
 COMPACT = Recipe(
-    widths=(128, 64, 32, 32, 32), detail=(32, 64), contrast=True, standardise=True, jitter=True,
-    dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine", batch_size=4,
+    decoder="compact", standardise=True, jitter=True, dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine",
+    batch_size=4,
 )  # fmt: skip
 WITHOUT = {
-    "detail": replace(COMPACT, detail=()),
-    "contrast": replace(COMPACT, contrast=False),
+    "detail": replace(COMPACT, decoder="compact-without-detail"),
+    "contrast": replace(COMPACT, decoder="compact-without-contrast"),
     "standardise": replace(COMPACT, standardise=False),
     "jitter": replace(COMPACT, jitter=False),
     "dice": replace(COMPACT, dice_weight=0.0),
 }
-LINEAR = replace(COMPACT, widths=(), detail=(), contrast=False, jitter=False)
+LINEAR = replace(COMPACT, decoder="linear", jitter=False)
 RECIPES = {
     "compact": COMPACT,
     "release": RELEASE,

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from DownStream.data import Photograph
 from DownStream.region import Region
+from DualScaleNet.common.options import STRIDE
 from DualScaleNet.views import DARK, standardise
 
-STRIDE = 32  # of c5
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 

@@ -1,4 +1,4 @@
-"""Unlabelled photographs: found in any folder, decoded and resized once, then read from a memory-mapped cache.
+"""Unlabelled photographs, decoded and resized once, then read from a memory-mapped cache.
 
 The resize precedes every random operation, so its result can be kept. The cache is one `.npy` file named after the
 identity (path, size, time of change) of every photograph and the way of resizing: a changed source has another name.
@@ -9,8 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -22,103 +21,11 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from DualScaleNet.files import is_image, read_image, replacing, write_json, writing
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.files import read_image, replacing, write_json, writing
+from DualScaleNet.common.script import UserError, progress_bar
 
-# Folder names that hold a split, and names whose images are labels.
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LABEL_FOLDERS = {
-    "label", "labels", "segmentation label", "groundtruth", "mask", "masks", "fov", "1st_manual", "2nd_manual",
-}  # fmt: skip
-CHUNK = 1 << 16  # bytes read at a time
 HELD = 0.25  # share of a GPU's free memory that photographs may take
-
-
-def split_of(path: Path, folder: Path) -> str:
-    """The split that a path under `folder` belongs to by a folder's name, "" for none."""
-    return next((SPLITS[part.lower()] for part in path.relative_to(folder).parts if part.lower() in SPLITS), "")
-
-
-def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter]:
-    """Photographs under `folders`, nested or not, and their number per split ("" for none).
-
-    Below a folder named like a split only the wanted splits count; photographs outside any split always do. Label
-    folders and hidden files are passed over. DDR's users' tree (ddr_757/train/img) and its release's
-    (lesion_segmentation/train/image) both work.
-
-    Raises:
-        UserError: a folder is missing or holds no photograph of the wanted splits.
-    """
-    photographs, counts = [], Counter()
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no photographs: {folder} is no folder (Dataset/README.md says where to get DDR)")
-        found, seen = len(photographs), set()
-        for place, inner, names in os.walk(folder, followlinks=True):
-            inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
-            if os.path.realpath(place) in seen:  # a link leads back
-                inner.clear()
-                continue
-            seen.add(os.path.realpath(place))
-            split = split_of(Path(place), folder)
-            images = [Path(place) / name for name in sorted(names) if is_image(name)]
-            counts[split] += len(images)
-            if split in ("", *splits):
-                photographs += images
-        if len(photographs) == found:
-            raise UserError(f"no photographs of the splits {', '.join(splits)} in {folder}")
-    return photographs, +counts
-
-
-def find_duplicates(paths: list[Path]) -> list[list[Path]]:
-    """Groups of two or more files with the same content, in the order of `paths`.
-
-    Only files of the same size are opened, and only those that also agree in the middle are read whole: the
-    uncompressed photographs of a camera are all of one size. Unreadable and empty files are in no group.
-    """
-    groups = [paths]
-    for key in (_size, _middle, _content):
-        groups = [alike for group in groups for alike in _alike(group, key) if len(alike) > 1]
-    return groups
-
-
-def _alike(paths: list[Path], key: Callable[[Path], int | bytes]) -> list[list[Path]]:
-    """The paths in groups of equal keys."""
-    groups: dict[int | bytes, list[Path]] = {}
-    for path in paths:
-        with suppress(OSError):  # whoever decodes it names it
-            groups.setdefault(key(path), []).append(path)
-    groups.pop(0, None)  # empty files
-    return list(groups.values())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
-
-
-def _middle(path: Path) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(path.stat().st_size // 2)
-        return hashlib.sha256(file.read(CHUNK)).digest()
-
-
-def _content(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.digest()
-
-
-def sizes_of(paths: list[Path]) -> str:
-    """Changes with the size of any file, and with their order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with suppress(OSError):  # whoever decodes it names it
-            digest.update(f"{_size(path)} ".encode())
-    return digest.hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -179,7 +86,7 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
     with replacing(target) as temporary, ThreadPoolExecutor() as pool, closing(pool.map(decode, paths)) as decoded:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
         _reserve(temporary)
-        for path, image in zip(paths, tqdm(decoded, "decode", len(paths), unit="photo", disable=None), strict=True):
+        for path, image in zip(paths, progress_bar(decoded, "decode", len(paths), unit="photo"), strict=True):
             if isinstance(image, UserError):
                 bad[path] = str(image)
                 _refuse(bad, len(paths), max_bad)

@@ -6,6 +6,7 @@ weights can serve as the baseline. Parameter names are torchvision's in every ca
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.resnet import Bottleneck as ExpandingBottleneck
 
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, restore, save_checkpoint
+from DualScaleNet.common.script import UserError
 
 
 class Bottleneck(ExpandingBottleneck):
@@ -22,7 +24,7 @@ class Bottleneck(ExpandingBottleneck):
     expansion = 1
 
 
-ARCHITECTURES: dict[str, tuple[type[nn.Module], list[int]]] = {
+BLOCKS: dict[str, tuple[type[Any], list[int]]] = {
     "bottleneck18": (Bottleneck, [2, 2, 2, 2]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
@@ -46,7 +48,7 @@ class Encoder(ResNet):
     def __init__(
         self, arch: str = "bottleneck18", scaling: str = "unit", norm_layer: type[nn.Module] = nn.BatchNorm2d
     ) -> None:
-        block, depths = ARCHITECTURES[arch]
+        block, depths = BLOCKS[arch]
         super().__init__(block, depths, norm_layer=norm_layer)
         del self.avgpool, self.fc
         if arch == "bottleneck18":
@@ -90,3 +92,51 @@ def imagenet_encoder(arch: str) -> Encoder:
     encoder = Encoder(arch, scaling="imagenet")
     encoder.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
     return encoder
+
+
+def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: int) -> None:
+    """Writes an encoder with all that a user of it must know; `images` is the training-set size.
+
+    The file holds: arch, scaling, state (torchvision's parameter names), recipe, epoch, images, commit.
+    """
+    content = {"arch": encoder.arch, "scaling": encoder.scaling, "state": encoder.state_dict()}
+    save_checkpoint(path, "encoder", {**content, "recipe": recipe, "epoch": epoch, "images": images})
+
+
+def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
+    """The encoder in a file of `save_encoder`, and what the file says of it.
+
+    Weights from elsewhere are taken too, by torchvision's names, or all that begin with `encoder.`; they are of `arch`.
+    Their input is scaled as torchvision scales it for its networks, and not at all for `encoder.*`.
+
+    Raises:
+        UserError: the file is unfit; every missing and unexpected parameter is named.
+    """
+    content = load_file(path)
+    if is_ours(content):
+        content = load_checkpoint(path, "encoder")
+        state = content.pop("state")
+        if content["arch"] not in BLOCKS or content["scaling"] not in SCALINGS:
+            raise UserError(f"{path} holds an unknown encoder: {content['arch']}, scaling {content['scaling']}")
+    else:
+        state, scaling = _foreign_state(path, content)
+        content = {"arch": arch, "scaling": scaling}
+    encoder = Encoder(content["arch"], content["scaling"])
+    restore(path, {content["arch"]: state}, {content["arch"]: encoder})
+    return encoder, content
+
+
+def _foreign_state(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], str]:
+    """An encoder's parameters and scaling in a file that another project wrote.
+
+    Raises:
+        UserError: the file holds no parameters.
+    """
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
+    inner = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    taken = inner or {name: value for name, value in state.items() if not name.startswith("fc.")}
+    if left_out := sorted(state.keys() - {f"encoder.{name}" if inner else name for name in taken}):
+        print(f"{path}: left out, as no part of an encoder: {', '.join(left_out)}")
+    return taken, "unit" if inner else "imagenet"

@@ -1,137 +1,182 @@
-"""Types and checks of command-line options that both stages share."""
+"""The options of main.py. PyTorch is not imported here: --help and mistyped options are answered at once."""
 
 import argparse
-import textwrap
 from pathlib import Path
-from typing import Any
 
-from DualScaleNet.runtime import ROOT, UserError
-
-
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
-
-
-def natural_int(text: str) -> int:
-    """A whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
+from DualScaleNet.common.options import (
+    HelpFormatter,
+    TrainingOptions,
+    add_machine,
+    add_schedule,
+    fraction,
+    natural_int,
+    positive,
+    positive_int,
+    weight,
+)
+from DualScaleNet.common.script import ROOT
+from DualScaleNet.recipes import ARCHITECTURES, RECIPES
 
 
-def positive(text: str) -> float:
-    """A number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
+class Options(TrainingOptions):
+    """What main.py is called with; the recipe has filled in what was left out."""
+
+    data: list[Path]
+    splits: list[str]
+    image_size: int
+    cache: Path
+    max_bad: float
+    recipe: str
+    arch: str
+    stop_gradient: bool
+    crop: bool
+    augmentation: str
+    standardise: bool
+    batch_norm: str
+    grid: int
+    weights: list[float]
+    warmup_epochs: int
+    weight_decay: float
+    accumulate: int
+    checkpoint_activations: bool
+    snapshot_every: int
 
 
-def weight(text: str) -> float:
-    """A number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number of at least 0 and below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
-
-
-def add_schedule(group: argparse._ArgumentGroup, of_recipe: str | None = None) -> None:
-    """--schedule, of both training scripts; `of_recipe` says what the default is where the recipe sets it."""
+def parse_args(description: str | None = None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    group = parser.add_argument_group("photographs", "The encoder learns from these photographs. No label is read.")
     group.add_argument(
-        "--schedule", default=None if of_recipe else "constant", choices=["constant", "cosine"],
-        help="Keep the learning rate constant, as the authors did, or let it fall to zero at the last epoch (cosine)."
-        + (f" Default: {of_recipe}." if of_recipe else ""),
+        "--data", type=Path, nargs="+", default=[ROOT / "Dataset" / "ddr_757"], metavar="FOLDER",
+        help="Read all photographs in these folders, nested or not. The authors took the lesion-segmentation subset "
+        "of DDR.",
+    )
+    group.add_argument(
+        "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
+        help="Read these splits together where --data has folders train, val and test. The authors merged train and "
+        "test.",
+    )
+    group.add_argument(
+        "--image-size", type=positive_int, default=224, metavar="PX",
+        help="Resize every photograph to PX x PX pixels. Larger images show finer detail and need more memory.",
+    )
+    group.add_argument(
+        "--cache", type=Path, default=ROOT / "runs" / "cache", metavar="FOLDER",
+        help="Keep the decoded photographs in this folder, so that each file is decoded once. You may delete it at "
+        "any time.",
+    )
+    group.add_argument(
+        "--max-bad", type=fraction, default=0.05, metavar="F",
+        help="Stop if more than this fraction of the photographs cannot be read. Otherwise each such file is named "
+        "and left out.",
     )
 
-
-def add_device(group: argparse._ArgumentGroup) -> None:
-    """--device, of every script with a network."""
+    group = parser.add_argument_group(
+        "method", "The recipe sets --stop-gradient, --crop, --augmentation, --standardise and --lr unless you do."
+    )
     group.add_argument(
-        "--device", default="auto",
-        help="Compute on this device: auto (the GPU if there is one), cpu, cuda, cuda:1 or mps.",
+        "--recipe", default="paper", choices=list(RECIPES),
+        help="Use the settings of this recipe. paper follows the figure of the authors' paper, release their "
+        "published settings. steady is ours: choose it if a run warns of collapse.",
+    )
+    group.add_argument(
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
+        help="Pretrain this encoder. bottleneck18 is the authors'; the others are torchvision's.",
+    )
+    group.add_argument(
+        "--stop-gradient", action=argparse.BooleanOptionalAction,
+        help="Let no gradient flow into the targets z(y) of LocalFocus. Default: the recipe's (only release lets it "
+        "flow).",
+    )
+    group.add_argument(
+        "--crop", action=argparse.BooleanOptionalAction,
+        help="Take random resized crops as the views of GlobalFocus. Default: the recipe's (only release does not).",
+    )
+    group.add_argument(
+        "--augmentation", choices=["one", "all"],
+        help="Augment each patch and view by one of the five operations, drawn at random, as the authors did, or by "
+        "all five. Default: the recipe's (steady: all; paper and release: one).",
+    )
+    group.add_argument(
+        "--standardise", action=argparse.BooleanOptionalAction,
+        help="Bring the channels of every view to the same mean and standard deviation, so that colour and "
+        "brightness tell nothing. Default: the recipe's (only steady does).",
+    )
+    group.add_argument(
+        "--batch-norm", default="per-view", choices=["per-view", "joint", "synchronised"],
+        help="Compute batch statistics for each view on its own, as the authors did (per-view), over all views of a "
+        "pass (joint), or for each view over all GPUs (synchronised). Choose synchronised if each GPU sees few "
+        "images.",
+    )
+    group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help=argparse.SUPPRESS)  # patches to a side
+    group.add_argument(
+        "--weights", type=weight, nargs=4, default=[0.5, 0.5, 0.8, 0.2],
+        metavar=("GLOBAL", "LOCAL", "SAME", "MIRRORED"),
+        help="Weight the losses GlobalFocus and LocalFocus, and within LocalFocus the same and the mirrored patch. "
+        "0 turns a loss off.",
     )
 
-
-def add_machine(group: argparse._ArgumentGroup) -> None:
-    """--precision, --device and --non-finite, of both training scripts."""
+    group = parser.add_argument_group("optimisation", "Adam trains the network with these settings.")
     group.add_argument(
-        "--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
-        help="Compute the network in this number format. auto takes bfloat16 where the hardware has it, otherwise "
-        "float16 on GPUs and float32 on CPUs. Choose float32, as the authors did, if the loss becomes NaN.",
+        "--epochs", type=positive_int, default=5000, metavar="N",
+        help="Pass over all photographs N times. The authors took 5000.",
     )
-    add_device(group)
     group.add_argument(
-        "--non-finite", default="stop", choices=["stop", "skip"],
-        help="If the loss of a batch is infinite or NaN, stop the run, or skip the batch and count it in log.csv.",
+        "--batch-size", type=positive_int, default=64, metavar="N",
+        help="Take N photographs a step, over all GPUs together. The last incomplete batch of an epoch is dropped. "
+        "Lower it if the GPU runs out of memory.",
+    )
+    rates = f"steady: {RECIPES['steady'].lr:g}; paper and release, as the authors: {RECIPES['paper'].lr:g}"
+    group.add_argument("--lr", type=positive, help=f"Set Adam's learning rate. Default: the recipe's ({rates}).")
+    add_schedule(group)
+    group.add_argument(
+        "--warmup-epochs", type=natural_int, default=0, metavar="N",
+        help="Raise the learning rate from zero to --lr over the first N epochs. The authors did not.",
+    )
+    group.add_argument(
+        "--weight-decay", type=weight, default=0.0, metavar="W",
+        help="Weight the L2 penalty on the parameters. The authors used none.",
+    )
+    group.add_argument(
+        "--accumulate", type=positive_int, default=1, metavar="N",
+        help="Pass each batch through the network in N parts, to save memory. Batch statistics are then those of a "
+        "part.",
+    )
+    group.add_argument(
+        "--checkpoint-activations", action="store_true",
+        help="Compute activations again in the backward pass instead of keeping them. The result is the same; it "
+        "saves memory and costs time.",
+    )
+    add_machine(group)
+    group.add_argument(
+        "--seed", type=natural_int, default=0,
+        help="Draw the initial weights, the order of the photographs and the views from this seed.",
     )
 
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps the module docstring as it is and ends each help text with the default, as a user would type it."""
-
-    def _split_lines(self, text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, width, break_on_hyphens=False)  # the names of options and recipes stay whole
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, argparse.SUPPRESS, []) or action.default is False:
-            return action.help
-        return f"{action.help} Default: {as_typed(action.default)}."
-
-
-def as_typed(value: Any) -> str:
-    """An option's value as on the command line: lists by spaces, paths from the root of the repository."""
-    if isinstance(value, list):
-        return " ".join(map(as_typed, value))
-    if isinstance(value, Path):
-        return value.relative_to(ROOT).as_posix() if value.is_relative_to(ROOT) else str(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def plain_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as plain types, for JSON and for a checkpoint: paths become strings, absolute."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return str(value.resolve())
-        return [plain(item) for item in value] if isinstance(value, list) else value
-
-    return {name: plain(value) for name, value in vars(args).items()}
-
-
-def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str], folder: Path) -> None:
-    """A run goes on only with the options that it began with, except those in `free`.
-
-    Raises:
-        UserError: names each option that differs.
-    """
-    changed = [
-        f"--{name.replace('_', '-')} was {saved.get(name)}, now {value}"
-        for name, value in current.items()
-        if name not in free and saved.get(name) != value
-    ]
-    if changed:
-        raise UserError(
-            f"{folder} holds a run with other options ({'; '.join(changed)}): "
-            "choose another --run-dir, start over with --resume never, or go on all the same with --resume force"
-        )
+    group = parser.add_argument_group("run", "Each run has a folder, where it can be resumed.")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER",
+        help="Write the run into this folder. Default: runs/pretrain/ARCH-RECIPE.",
+    )
+    group.add_argument(
+        "--resume", default="auto", metavar="auto|never|force|FILE",
+        help="auto goes on with the run in --run-dir, of whichever host has one. never starts over. force goes on "
+        "although options differ. FILE goes on from that last.pth.",
+    )
+    group.add_argument(
+        "--snapshot-every", type=positive_int, default=500, metavar="N",
+        help="Keep a copy of the encoder every N epochs. The authors did so every 500.",
+    )
+    group.add_argument(
+        "--save-minutes", type=weight, default=10, metavar="M",
+        help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
+    )
+    options = parser.parse_args(namespace=Options())
+    for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(RECIPES[options.recipe], name))
+    options.run_dir = options.run_dir or ROOT / "runs" / "pretrain" / f"{options.arch}-{options.recipe}"
+    if not any(options.weights[:2]):
+        parser.error("--weights: GLOBAL or LOCAL must be above 0")
+    if options.image_size < 32 * options.grid:
+        parser.error(f"--image-size {options.image_size}: must be at least {32 * options.grid}, 32 for each patch")
+    return options

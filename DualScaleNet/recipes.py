@@ -24,3 +24,6 @@ RECIPES = {
     # Ours: colours tell nothing, and slower learning keeps the projections from falling onto a few axes.
     "steady": Recipe(stop_gradient=True, crop=True, antialias=True, augmentation="all", standardise=True, lr=3e-4),
 }
+
+# torchvision's, but for the first, which is the method's own (encoder.py).
+ARCHITECTURES = ("bottleneck18", "resnet18", "resnet34", "resnet50")

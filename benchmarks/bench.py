@@ -23,8 +23,8 @@ import torchvision
 
 from Dataset.fundus import draw_fundus
 from Dataset.synthetic import write_jpeg
+from DualScaleNet.common.device import resolve_precision
 from DualScaleNet.data import load_photographs
-from DualScaleNet.runtime import resolve_precision
 
 WORKERS = 8  # of the authors' DataLoader
 # What ours should reach on a CPU and on a GPU: times the reference; for the ceiling a share.

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from DownStream.metrics import MEASURES, Histogram, scores, to_levels  # noqa: E402
+from DownStream.scoring.metrics import MEASURES, Histogram, scores, to_levels  # noqa: E402
 
 HEIGHT, WIDTH = 584, 565  # of a DRIVE photograph
 REPEATS = 3

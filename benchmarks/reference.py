@@ -129,7 +129,7 @@ def segmentation_logits(model: Segmenter, images: Tensor) -> Tensor:
 
 
 def scores(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """The measures of DownStream.metrics at threshold 0.5, of flat arrays: areas by scikit-learn, counts by a loop."""
+    """The measures of metrics.py at threshold 0.5, of flat arrays: areas by scikit-learn, counts by a loop."""
     from sklearn import metrics  # in requirements-dev.txt
 
     precision, recall, _ = metrics.precision_recall_curve(label, probability)

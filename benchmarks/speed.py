@@ -38,7 +38,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
 from benchmarks import evaluation, reference
 from benchmarks.bench import CPU, GPU, QUICK, Bench, Row, Step, Table, free_memory, machine, memory, reason
@@ -46,22 +45,16 @@ from DownStream.loss import binary_cross_entropy
 from DownStream.model import Segmenter
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet import main as pretraining
+from DualScaleNet.common.device import autocast, seeded_generator, select_device
+from DualScaleNet.common.files import write_json
+from DualScaleNet.common.options import HelpFormatter, positive_int
+from DualScaleNet.common.run import Position
+from DualScaleNet.common.script import UserError, run_script
 from DualScaleNet.data import batches, hold
 from DualScaleNet.encoder import Encoder
-from DualScaleNet.files import write_json
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
-from DualScaleNet.options import HelpFormatter, positive_int
-from DualScaleNet.processes import Processes
-from DualScaleNet.runtime import (
-    Progress,
-    UserError,
-    autocast,
-    grad_scaler,
-    run_script,
-    seeded_generator,
-    select_device,
-)
+from DualScaleNet.pretrain import Pretraining, train_one_epoch
 from DualScaleNet.views import global_views, local_views
 
 RECIPES = ("release", "paper")
@@ -159,18 +152,25 @@ def new_network(
 
 def our_epoch(photographs: np.ndarray, recipe: str, precision: str, batch: int, device: torch.device) -> Step:
     """main.py's own epoch, with its defaults."""
-    options = ["main.py", "--recipe", recipe, "--precision", precision, "--batch-size", str(batch)]
-    with mock.patch.object(sys, "argv", options):
-        args = pretraining.parse_args()
+    command = ["main.py", "--recipe", recipe, "--precision", precision, "--batch-size", str(batch)]
+    with mock.patch.object(sys, "argv", command):
+        options = pretraining.parse_args()
     model, optimizer = new_network(recipe, True, device)
-    state = {"model": model, "optimizer": optimizer, "scaler": grad_scaler(device, precision)}
-    held, alone, bar = hold(photographs, device), Processes(), tqdm(disable=True)
+    run = Unsaved(options, model, optimizer, [Path()] * len(photographs))
+    held = hold(photographs, device)
 
-    def nothing(*_: object) -> None:
-        """Saves nothing, names no files."""
+    def epoch() -> None:
+        run.start_at(Position())
+        train_one_epoch(run, model, held)
 
-    start = Progress(0)
-    return lambda: pretraining.train_one_epoch(model, state, held, args, alone, start, nothing, nothing, bar)
+    return epoch
+
+
+class Unsaved(Pretraining):
+    """A run without a folder."""
+
+    def save_if_due(self, now: bool = False) -> None:
+        """Saves nothing."""
 
 
 def segmentation_side(precision: str | None, frozen: bool, side: int, device: torch.device) -> Step:

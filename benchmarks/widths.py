@@ -18,9 +18,10 @@ from tqdm import tqdm  # noqa: E402
 
 from DownStream.data import read_sample, require_labels  # noqa: E402
 from DownStream.inference import Predictor  # noqa: E402
-from DownStream.predict import own_samples  # noqa: E402
-from DualScaleNet.checkpoint import load_checkpoint  # noqa: E402
-from DualScaleNet.runtime import run_script, select_device  # noqa: E402
+from DownStream.selection import own_samples  # noqa: E402
+from DualScaleNet.common.checkpoint import load_checkpoint  # noqa: E402
+from DualScaleNet.common.device import select_device  # noqa: E402
+from DualScaleNet.common.script import run_script  # noqa: E402
 
 CLASSES = {1: "below 3 px", 3: "3 or 4 px", 5: "5 or 6 px", 7: "7 px and more"}
 RIM = 6  # px from the edge of the field of view

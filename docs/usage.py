@@ -15,7 +15,7 @@ from unittest import mock
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from DualScaleNet.options import as_typed
+from DualScaleNet.common.options import as_typed
 
 PAGE = ROOT / "docs" / "usage.md"
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
@@ -35,7 +35,7 @@ class Found(BaseException):
 def parser_of(script: str) -> argparse.ArgumentParser:
     """The parser of a script, which runs up to where it reads its command line."""
 
-    def stop(parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+    def stop(parser: argparse.ArgumentParser, **_: object) -> NoReturn:
         raise Found(parser)
 
     with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):

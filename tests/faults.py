@@ -38,10 +38,10 @@ from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
 from DownStream import predict, train  # noqa: E402
 from DownStream.data import read_mask  # noqa: E402
 from DualScaleNet import main as pretraining  # noqa: E402
-from DualScaleNet.checkpoint import load_checkpoint, load_encoder, save_checkpoint, save_encoder  # noqa: E402
-from DualScaleNet.encoder import Encoder  # noqa: E402
-from DualScaleNet.files import is_turned, read_drawing, read_image  # noqa: E402
-from DualScaleNet.runtime import UserError, run_script  # noqa: E402
+from DualScaleNet.common.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from DualScaleNet.common.files import is_turned, read_drawing, read_image  # noqa: E402
+from DualScaleNet.common.script import UserError, run_script  # noqa: E402
+from DualScaleNet.encoder import Encoder, load_encoder, save_encoder  # noqa: E402
 
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 

@@ -12,13 +12,14 @@ import torch
 from conftest import run_script
 
 from benchmarks import bench, evaluation, reference, speed, widths
-from DownStream.metrics import MEASURES
 from DownStream.model import Segmenter
-from DualScaleNet.data import find_photographs, load_photographs
+from DownStream.scoring.metrics import MEASURES
+from DualScaleNet.common.device import resolve_precision
+from DualScaleNet.common.photographs import find_photographs
+from DualScaleNet.data import load_photographs
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
-from DualScaleNet.runtime import resolve_precision
 
 
 def test_evaluation_agrees_with_scikit_learn(tmp_path):

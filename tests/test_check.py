@@ -9,7 +9,7 @@ from conftest import REAL, run_script
 from PIL import Image
 
 from Dataset.check import check_set, main
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
 
 
 def row(text: str, split: str) -> list[str]:

@@ -7,18 +7,16 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from DualScaleNet.checkpoint import (
+from DualScaleNet.common.checkpoint import (
     FORMAT,
     load_checkpoint,
-    load_encoder,
     load_latest,
     restore,
     save_checkpoint,
-    save_encoder,
     save_latest,
 )
-from DualScaleNet.encoder import Encoder
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
+from DualScaleNet.encoder import Encoder, load_encoder, save_encoder
 
 
 @pytest.mark.parametrize("arch, scaling", [("bottleneck18", "unit"), ("resnet18", "imagenet")])
@@ -83,7 +81,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
     torch.save({"format": 1, "kind": "encoder", "x": Malicious(trace)}, tmp_path / "torch.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious(trace), protocol=2))
     for name in ("torch.pth", "plain.pth"):
-        for load in (load_encoder, lambda path: load_checkpoint(path, "encoder")):
+        for load in (lambda path: load_checkpoint(path, "encoder")):
             with pytest.raises(UserError, match="holds more than tensors and plain values: refused"):
                 load(tmp_path / name)
     assert not trace.exists()

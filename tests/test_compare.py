@@ -11,8 +11,9 @@ import pytest
 from conftest import rows, run_script
 from PIL import Image
 
-from DownStream.compare import Cell, paired_differences, sign_flip_p
+from DownStream.comparison import Cell
 from DownStream.recipes import OLD_NAMES
+from DownStream.scoring.differences import paired_differences, sign_flip_p
 
 
 def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path):

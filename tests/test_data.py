@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from DualScaleNet.data import batches, find_duplicates, find_photographs, load_photographs
-from DualScaleNet.files import read_image, replacing
-from DualScaleNet.main import open_photographs
-from DualScaleNet.processes import Processes
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.files import read_image, replacing
+from DualScaleNet.common.photographs import find_duplicates, find_photographs
+from DualScaleNet.common.processes import Processes
+from DualScaleNet.common.script import UserError
+from DualScaleNet.data import batches, load_photographs
+from DualScaleNet.pretrain import open_photographs
 
 
 def photograph(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:

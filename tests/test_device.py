@@ -18,16 +18,15 @@ from Dataset.fundus import draw_fundus
 from DownStream import train as segmentation
 from DownStream.data import Photograph
 from DownStream.inference import Predictor, reestimate_batch_norm
-from DownStream.model import Segmenter
-from DownStream.recipes import COMPACT
+from DownStream.model import DECODERS, Segmenter
 from DownStream.transforms import NetworkInput
 from DualScaleNet import main as pretraining
+from DualScaleNet.common.device import seeded_generator
 from DualScaleNet.data import batches, hold
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
 from DualScaleNet.recipes import RECIPES, Recipe
-from DualScaleNet.runtime import seeded_generator
 from DualScaleNet.views import global_views, local_views, standardise
 
 CPU, DEVICE = torch.device("cpu"), torch.device("cuda", 0)
@@ -113,7 +112,7 @@ def test_a_step_in_float64_is_the_cpus(name):
 def test_a_step_in_bfloat16_is_finite(monkeypatch):
     args = options_of(monkeypatch, pretraining, "--image-size", 96, "--batch-size", 4, "--precision", "bfloat16")
     network, epoch = pretraining_epoch(args, drawn(4, 96), DEVICE)
-    row = epoch(keep=lambda progress: None)
+    row = epoch(lambda: None)
     assert row["skipped"] == 0 and np.isfinite([row["loss"], row["local_projection_std"]]).all()
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
@@ -136,7 +135,7 @@ def test_no_step_of_pretraining_waits(recipe, held, modes, monkeypatch):
     args = options_of(monkeypatch, pretraining, "--recipe", recipe, "--image-size", 96, "--batch-size", 4)
     photographs = drawn(12, 96)
     _, epoch = pretraining_epoch(args, hold(photographs, DEVICE) if held else photographs, DEVICE)
-    row = epoch(keep=lambda progress: torch.cuda.set_sync_debug_mode(modes.pop(0)))
+    row = epoch(lambda: torch.cuda.set_sync_debug_mode(modes.pop(0)))
     assert modes == [] and np.isfinite(row["loss"])
 
 
@@ -176,7 +175,7 @@ def test_no_step_of_segmentation_waits(options, drishti, modes, monkeypatch):
     small = ("--size", 96, "--batch-size", 2, "--encoder", "random")
     data = ("--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc")
     _, epoch = segmentation_epoch(options_of(monkeypatch, segmentation, *data, *small, *options), DEVICE)
-    row = epoch(keep=lambda progress: torch.cuda.set_sync_debug_mode(modes.pop(0)))
+    row = epoch(lambda: torch.cuda.set_sync_debug_mode(modes.pop(0)))
     assert modes == [] and np.isfinite(row["loss"])
 
 
@@ -201,7 +200,7 @@ def test_the_networks_input_is_the_cpus(fit, photograph):
 def test_maps_are_the_cpus(window, tta, photograph):
     network_input = NetworkInput("pad", 128)
     torch.manual_seed(0)
-    model = Segmenter(Encoder(), 2, True, COMPACT.widths, COMPACT.detail, COMPACT.contrast)
+    model = Segmenter(Encoder(), 2, True, DECODERS["compact"])
     reestimate_batch_norm(model.encoder, [photograph.image], network_input)
     predictor = Predictor(model, network_input, fov_crop=True, window=window, tta=tta)
     here, _ = predictor(photograph)

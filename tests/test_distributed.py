@@ -22,11 +22,12 @@ from conftest import ROOT, rows, run_script
 from torch import distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
+from DualScaleNet.common.processes import Processes
+from DualScaleNet.common.resume import resume
+from DualScaleNet.common.run import Position
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
-from DualScaleNet.processes import Processes
-from DualScaleNet.resume import resume, save
-from DualScaleNet.runtime import Progress
+from DualScaleNet.pretrain import Pretraining
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -116,25 +117,36 @@ def test_a_host_that_takes_longer_than_collectives_may_is_waited_for(tmp_path):
 def test_resume_never_starts_over_unless_torchrun_has_restarted_the_processes(tmp_path):
     """The same for a file to go on from: by then it is the older one."""
     processes = Processes()
-    args = Namespace(run_dir=tmp_path, resume="never", schedule="constant", recipe="paper", batch_size=2)
+    options = Namespace(
+        run_dir=tmp_path, resume="never", schedule="constant", recipe="paper", batch_size=2, precision="float32"
+    )
     model = fresh_model()
-    state = {"model": model, "optimizer": torch.optim.Adam(model.parameters())}
-    new = resume(args, processes, state, 9)
-    assert (new.began, new.done.epoch, new.rows) == (processes.launch, 0, [])
-    save(args, state, new, Progress(3, 1), 9)
-    assert resume(args, processes, state, 9).done == Progress(3, 1)
-    (tmp_path / "last.pth").rename(tmp_path / "old.pth")
-    args.resume = str(tmp_path / "old.pth")
-    branch = resume(args, processes, state, 9)
-    save(args, state, branch, Progress(5), 9)
-    assert branch.done == Progress(3, 1) and resume(args, processes, state, 9).done == Progress(5)
+    paths = [Path(f"{k}.png") for k in range(9)]
+
+    def resumed(choice: object) -> Pretraining:
+        options.resume = str(choice)
+        run = Pretraining(options, model, torch.optim.Adam(model.parameters()), paths, processes)
+        assert not resume(run, 9)
+        return run
+
+    def place(choice: object) -> tuple[int, int]:
+        run = resumed(choice)
+        return run.epoch, run.step
+
+    new = resumed("never")
+    assert (new.began, new.epoch, new.rows) == (processes.launch, 0, [])
+    new.start_at(Position(3, 1, new.losses, [], new.began))
+    new.save()
+    assert place("never") == (3, 1)
+    old = (tmp_path / "last.pth").rename(tmp_path / "old.pth")
+    branch = resumed(old)
+    assert (branch.epoch, branch.step) == (3, 1)
+    branch.start_at(Position(5, began=branch.began))
+    branch.save()
+    assert place(old) == (5, 0)
 
     processes.launch += 1  # started anew, by hand
-    assert resume(args, processes, state, 9).done == Progress(3, 1)
-    args.resume = "never"
-    assert resume(args, processes, state, 9).done == Progress(0)
-    args.resume = "auto"
-    assert resume(args, processes, state, 9).done == Progress(5)
+    assert place(old) == (3, 1) and place("never") == (0, 0) and place("auto") == (5, 0)
 
 
 def free_port() -> int:

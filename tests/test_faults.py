@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from PIL import Image
 
 from Dataset.synthetic import write_ddr, write_drive
 from DownStream import predict
-from DownStream import train as training
+from DownStream import train as segmentation
+from DownStream import training as segmentation_run
 from DualScaleNet import main as pretraining
-from DualScaleNet import runtime
-from DualScaleNet.checkpoint import load_checkpoint, save_encoder
-from DualScaleNet.encoder import Encoder
-from DualScaleNet.files import claim, read_image
-from DualScaleNet.finite import refuse_broken_weights
-from DualScaleNet.runtime import Progress, StopSignal, UserError, run_script
+from DualScaleNet import pretrain as pretraining_run
+from DualScaleNet.common import script
+from DualScaleNet.common.checkpoint import load_checkpoint
+from DualScaleNet.common.files import claim, read_image
+from DualScaleNet.common.run import Position, Run
+from DualScaleNet.common.script import StopSignal, UserError, run_script
+from DualScaleNet.encoder import Encoder, save_encoder
 
 
 @pytest.mark.parametrize("script", ["DualScaleNet/main.py", "DownStream/train.py"])
@@ -129,24 +132,29 @@ def poison(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) -
 
 
 CASES = {
-    "pretraining": (pretraining, "global_views", "--data ddr_757 --image-size 96 --batch-size 4 --cache cache"),
+    "pretraining": (
+        pretraining, pretraining_run, "global_views",
+        "--data ddr_757 --image-size 96 --batch-size 4 --cache cache",
+    ),
     "segmentation": (
-        training, "training_batch",
+        segmentation, segmentation_run, "training_batch",
         "--data-dir DRIVE --encoder random --crop 64 --batch-size 2 --schedule constant",
     ),
 }
 
 
-def case(name: str, trees: Path, tmp_path: Path) -> tuple[Any, str, list[str]]:
-    module, function, options = CASES[name]
+def case(name: str, trees: Path, tmp_path: Path) -> tuple[Any, tuple[Any, str], list[str]]:
+    """A script, a function that it calls for each batch (module and name), and options."""
+    module, run, function, options = CASES[name]
     places = {"ddr_757": str(trees / "ddr_757"), "DRIVE": str(trees / "DRIVE"), "cache": str(tmp_path / "cache")}
-    return module, function, [places.get(word, word) for word in options.split()] + ["--run-dir", str(tmp_path / "run")]
+    words = [places.get(word, word) for word in options.split()]
+    return module, (run, function), [*words, "--run-dir", str(tmp_path / "run")]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_before(name, trees, tmp_path, monkeypatch):
     module, function, options = case(name, trees, tmp_path)
-    poison(monkeypatch, module, function, 2)
+    poison(monkeypatch, *function, 2)
     with pytest.raises(UserError) as stop:
         run_here(module, monkeypatch, *options, "--epochs", 2, "--save-minutes", 0)
     message = str(stop.value)
@@ -165,7 +173,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
 @pytest.mark.parametrize("name", CASES)
 def test_such_a_batch_is_skipped_and_counted_if_asked(name, trees, tmp_path, monkeypatch, capsys):
     module, function, options = case(name, trees, tmp_path)
-    poison(monkeypatch, module, function, 2)
+    poison(monkeypatch, *function, 2)
     run_here(module, monkeypatch, *options, "--epochs", 2, "--non-finite", "skip")
     assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "0"]
     assert "warning: the loss of step 2 of epoch 1 is nan (" in capsys.readouterr().err
@@ -175,11 +183,15 @@ def test_such_a_batch_is_skipped_and_counted_if_asked(name, trees, tmp_path, mon
 
 def test_weights_that_are_no_numbers_are_refused():
     model = torch.nn.Linear(2, 2)
-    refuse_broken_weights(model, Progress(3))
+    options = Namespace(run_dir=Path(), precision="float32")
+    run = Run(options, model, torch.optim.Adam(model.parameters()), 5)
+    run.start_at(Position(3))
+    run.refuse_broken_weights()
     model.bias.data[1] = torch.inf
-    for progress, when in ((Progress(3), "epoch 3"), (Progress(3, 2), "step 2 of epoch 4")):
+    for position, when in ((Position(3), "epoch 3"), (Position(3, 2), "step 2 of epoch 4")):
+        run.start_at(position)
         with pytest.raises(UserError, match=f"weights are no longer finite after {when}: lower --lr"):
-            refuse_broken_weights(model, progress)
+            run.refuse_broken_weights()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -264,8 +276,8 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, capsys):
 def test_a_second_signal_counts_only_after_a_while(monkeypatch):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     now, left = [0.0], []
-    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(runtime.os, "_exit", left.append)
+    monkeypatch.setattr(script.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(script.os, "_exit", left.append)
     try:
         stop = StopSignal()
         os.kill(os.getpid(), signal.SIGINT)

@@ -7,7 +7,7 @@ from conftest import REAL
 
 from Dataset.fundus import draw_fundus
 from DownStream.fov import estimate_fov
-from DualScaleNet.files import read_image
+from DualScaleNet.common.files import read_image
 
 
 def overlap(estimate: np.ndarray, truth: np.ndarray) -> float:

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as sk
 
 from benchmarks.evaluation import sklearn_scores
-from DownStream.metrics import (
+from DownStream.scoring.metrics import (
     LEVELS,
     MEASURES,
     Coarse,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from DualScaleNet.encoder import ARCHITECTURES, Encoder
+from DualScaleNet.encoder import BLOCKS, Encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector, separate_views
 
@@ -27,7 +27,7 @@ def test_no_projector_linear_has_a_bias():
     assert Predictor()[0].bias is None and Predictor()[3].bias is not None
 
 
-@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+@pytest.mark.parametrize("arch", list(BLOCKS))
 def test_five_feature_maps(arch):
     encoder = Encoder(arch).eval()
     with torch.no_grad():

@@ -16,8 +16,7 @@ from Dataset.fundus import draw_fundus
 from DownStream import train as segmentation
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
-from DownStream.model import Segmenter
-from DownStream.recipes import COMPACT
+from DownStream.model import DECODERS, Segmenter
 from DownStream.transforms import NetworkInput
 from DualScaleNet import main as pretraining
 from DualScaleNet.data import hold
@@ -42,7 +41,7 @@ def waits_of_the_first_step(gpu: PretendedGPU, epoch: Epoch) -> tuple[list[str],
     """Runs an epoch of two steps, and also returns its row of `log.csv`."""
     gpu.blocking.clear()
     waits: list[str] = []
-    row = epoch(keep=lambda progress: waits.extend(gpu.blocking))
+    row = epoch(lambda: waits.extend(gpu.blocking))
     return waits, row
 
 
@@ -79,7 +78,7 @@ def test_a_prediction(gpu):
     eye = draw_fundus(np.random.default_rng(0), 90, 60)
     photograph = Photograph("a", torch.from_numpy(eye.image).permute(2, 0, 1), {}, torch.from_numpy(eye.fov))
     torch.manual_seed(0)
-    model = Segmenter(Encoder(), 2, True, COMPACT.widths, COMPACT.detail, COMPACT.contrast)
+    model = Segmenter(Encoder(), 2, True, DECODERS["compact"])
     predictor = Predictor(model, NetworkInput("pad", 64, True), window=64, tta=True)
     expected, _ = predictor(photograph)
     model.to(GPU)

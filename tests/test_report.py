@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from DownStream import report
-from DownStream.evaluation import REGIONS, Evaluation
-from DownStream.metrics import MEASURES, bootstrap, pr_curve, to_levels
-from DownStream.report import overlay, write_report
+from DownStream.scoring import report
+from DownStream.scoring.evaluation import REGIONS, Evaluation
+from DownStream.scoring.metrics import MEASURES, bootstrap, pr_curve, to_levels
+from DownStream.scoring.report import overlay, write_report
 from DownStream.sets.base import Label, Sample
-from DualScaleNet.files import read_image, write_image
+from DualScaleNet.common.files import read_image, write_image
 
 HEIGHT, WIDTH = 50, 60
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -33,7 +33,7 @@ PROTOCOL = {
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch):
     """Intervals are tested elsewhere: here 2000 draws would only take time."""
-    monkeypatch.setattr("DownStream.evaluation.bootstrap", partial(bootstrap, resamples=50))
+    monkeypatch.setattr("DownStream.scoring.evaluation.bootstrap", partial(bootstrap, resamples=50))
 
 
 class Page(HTMLParser):

@@ -3,8 +3,8 @@
 import pytest
 from PIL import Image
 
-from DualScaleNet.runlog import RunLog
-from DualScaleNet.schedule import learning_rate
+from DualScaleNet.common.runlog import RunLog
+from DualScaleNet.common.schedule import learning_rate
 
 
 def row(epoch: int, score: float | None = None) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from benchmarks.evaluation import sklearn_scores
 from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
 from DualScaleNet import main as pretraining
-from DualScaleNet.runtime import autocast, grad_scaler, resolve_precision
+from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision
 
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
 VISIBLE_OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)

@@ -16,16 +16,17 @@ from torch.nn import functional as F
 from DownStream.data import make_split, read_mask, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
-from DownStream.model import Decoder, Segmenter, local_contrast, resize
+from DownStream.model import DECODERS, Decoder, Segmenter, local_contrast, resize
 from DownStream.recipes import COMPACT, LINEAR, RECIPES, RELEASE
-from DownStream.report import FALSE, MISSED, TRUE, overlay
+from DownStream.scoring.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
-from DownStream.train import check_frozen, read_training_set
+from DownStream.training import check_frozen
+from DownStream.training_set import read_training_set
 from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, jitter_channels, training_batch
-from DualScaleNet.encoder import ARCHITECTURES, Encoder
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
+from DualScaleNet.encoder import BLOCKS, Encoder
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -43,11 +44,10 @@ def test_parameter_count():
     assert sum(p.numel() for p in Segmenter(Encoder()).parameters()) == 16_306_689
 
 
-@pytest.mark.parametrize("recipe", [RELEASE, COMPACT, LINEAR])
-@pytest.mark.parametrize("arch", list(ARCHITECTURES))
-def test_logits_are_as_large_as_the_image(arch, recipe):
-    model = Segmenter(Encoder(arch), classes=2, widths=recipe.widths, detail=recipe.detail, contrast=recipe.contrast)
-    model.eval()
+@pytest.mark.parametrize("decoder", ["unet", "compact", "linear"])
+@pytest.mark.parametrize("arch", list(BLOCKS))
+def test_logits_are_as_large_as_the_image(arch, decoder):
+    model = Segmenter(Encoder(arch), classes=2, shape=DECODERS[decoder]).eval()
     for height, width in ((64, 96), (33, 70), (129, 97)):
         assert model(torch.rand(2, 3, height, width)).shape == (2, 2, height, width)
 
@@ -69,7 +69,7 @@ def test_local_contrast_is_blind_to_shadows():
 def test_the_last_convolution_commutes_with_the_resize():
     """What the decoder does first, cheaply, equals resizing 64 channels and then classifying."""
     torch.manual_seed(0)
-    decoder = Decoder((64, 64, 128, 256, 512)).double().eval()
+    decoder = Decoder((64, 64, 128, 256, 512), 1, DECODERS["unet"].widths).double().eval()
     maps = [torch.rand(1, c, 64 >> k, 64 >> k).double() for k, c in enumerate((64, 64, 128, 256, 512))]
     ours = resize(decoder(maps), (128, 128))
     classifier, decoder.classifier = decoder.classifier, nn.Identity()
@@ -79,7 +79,7 @@ def test_the_last_convolution_commutes_with_the_resize():
 def test_the_linear_probe_is_one_linear_classifier_on_all_maps():
     """Its sum over maps equals a single 1x1 convolution on the maps normalised, resized and stacked."""
     torch.manual_seed(0)
-    probe = Segmenter(Encoder(), widths=LINEAR.widths).decoder.double().train()
+    probe = Segmenter(Encoder(), shape=DECODERS["linear"]).decoder.double().train()
     assert sum(p.numel() for p in probe.parameters()) == 64 + 64 + 128 + 256 + 512 + 5
     maps = [torch.rand(2, c, 64 >> k, 64 >> k).double() for k, c in enumerate((64, 64, 128, 256, 512))]
     assert probe(maps).std() < 1e-12  # its weights begin at zero
@@ -93,20 +93,21 @@ def test_the_linear_probe_is_one_linear_classifier_on_all_maps():
 
 def test_the_compact_decoder_sees_the_photograph_pixel_by_pixel():
     """A change of one pixel that c1 is made blind to still moves the logits around it, and only there."""
-    model = Segmenter(Encoder(), widths=COMPACT.widths).eval()  # without the detail path, which reaches further
+    # Without the detail path, which reaches further.
+    model = Segmenter(Encoder(), shape=DECODERS["compact-without-detail"]).eval()
     nn.init.zeros_(model.encoder.conv1.weight)
     image = torch.rand(1, 3, 64, 64)
     changed = image.clone()
     changed[..., 30, 40] += 0.5
     moved = (model(changed) - model(image)).abs()[0, 0] > 0
     assert moved[30, 40] and moved[28:33, 38:43].sum() == moved.sum()
-    release = Segmenter(model.encoder, widths=RELEASE.widths).eval()
+    release = Segmenter(model.encoder).eval()
     assert torch.equal(release(changed), release(image))
 
 
 def test_the_detail_path_is_trained_beside_a_frozen_encoder():
     """Its maps are as large as the encoder's, at full and half size, and reach the loss."""
-    model = Segmenter(Encoder(), widths=COMPACT.widths, detail=COMPACT.detail, contrast=COMPACT.contrast).train()
+    model = Segmenter(Encoder(), shape=DECODERS["compact"]).train()
     image = torch.rand(2, 3, 65, 70)
     maps = model.detail(image)
     assert [each.shape for each in maps] == [(2, 32, 65, 70), (2, 64, 33, 35)]

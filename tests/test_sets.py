@@ -16,7 +16,7 @@ from DownStream import predict, train
 from DownStream.data import read_sample
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
 
 WRITERS = {
     "drive": synthetic.write_drive,

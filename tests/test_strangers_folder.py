@@ -14,7 +14,7 @@ from DownStream import predict, train
 from DownStream.data import Photograph, read_sample
 from DownStream.sets.generic import find
 from DualScaleNet import main as pretrain
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
 
 SIDE = 64
 MARKED = np.zeros((SIDE, SIDE), bool)

@@ -23,7 +23,7 @@ from Dataset.synthetic import (
     write_rim_one,
     write_stare,
 )
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
 
 SEEDS = range(8)
 

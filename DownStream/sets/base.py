@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from DualScaleNet.files import list_images
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.files import list_images
+from DualScaleNet.common.script import UserError
 
 SPLITS = ("train", "val", "test")
 

@@ -6,7 +6,7 @@ The first 20 train and the last 8 test, as usual. Not among the authors' sets: t
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, existing, locate, nothing_found
-from DualScaleNet.files import list_images
+from DualScaleNet.common.files import list_images
 
 
 def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:

@@ -6,7 +6,7 @@ Four experts' outlines as soft maps of levels 0, 64, 128, 191, 255: three of fou
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found
-from DualScaleNet.files import list_images
+from DualScaleNet.common.files import list_images
 
 LEVELS = {"": 191, "all": 255, "any": 1}  # the least grey level that counts
 MAPS = {"disc": "ODsegSoftmap", "cup": "cupsegSoftmap"}

@@ -6,7 +6,7 @@ Fields of view are shipped. Today's official download has no test labels; older 
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, existing, find_prepared, locate, nothing_found
-from DualScaleNet.files import list_images
+from DualScaleNet.common.files import list_images
 
 
 def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:

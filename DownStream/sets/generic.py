@@ -7,8 +7,8 @@ import unicodedata
 from pathlib import Path
 
 from DownStream.sets.base import SPLITS, Label, Sample, SegmentationSet, stem
-from DualScaleNet.files import list_images
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.files import list_images
+from DualScaleNet.common.script import UserError
 
 
 def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:

@@ -7,8 +7,8 @@ A mask's file exists only where the lesion does: a missing file is an empty mask
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, existing, find_prepared, locate, nothing_found
-from DualScaleNet.files import list_images
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.files import list_images
+from DualScaleNet.common.script import UserError
 
 FOLDERS = {
     "MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "EX": "3. Hard Exudates", "SE": "4. Soft Exudates",

@@ -6,7 +6,7 @@ Two experts and their average, which is the default. 99 train and 60 test (Manin
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found
-from DualScaleNet.files import list_images
+from DualScaleNet.common.files import list_images
 
 TEST = """
 G-2-R G-22-L G-23-R G-24-L G-25-L G-26-R G-27-R G-28-L G-29-R G-30-L G-31-R N-1-L N-17-L N-18-R N-2-R N-20-R N-21-L

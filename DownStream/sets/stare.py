@@ -6,7 +6,7 @@ There is no official split: the first ten train and the last ten test (Maninis e
 from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found, stem
-from DualScaleNet.files import list_images
+from DualScaleNet.common.files import list_images
 
 TRAIN = "0001 0002 0003 0004 0005 0044 0077 0081 0082 0139".split()
 TEST = "0162 0163 0235 0236 0239 0240 0255 0291 0319 0324".split()

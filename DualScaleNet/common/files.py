@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
-from DualScaleNet.runtime import UserError
+from DualScaleNet.common.script import UserError
 
 # As they are or gzipped.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}

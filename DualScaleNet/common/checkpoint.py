@@ -1,7 +1,6 @@
 """Checkpoints: plain types and tensors only, so that `torch.load` with its defaults (weights_only) reads them.
 
 Every file says what it is: `format` (version), `kind`, and what a reader needs to use it without another option.
-An encoder file holds: arch, scaling, state (torchvision's parameter names), recipe, epoch, images, commit.
 """
 
 import os
@@ -14,9 +13,8 @@ from typing import Any
 
 import torch
 
-from DualScaleNet.encoder import ARCHITECTURES, SCALINGS, Encoder
-from DualScaleNet.files import replacing
-from DualScaleNet.runtime import UserError, git_commit, warn
+from DualScaleNet.common.files import replacing
+from DualScaleNet.common.script import UserError, git_commit, warn
 
 FORMAT = 2  # 1 had no log in training checkpoints
 
@@ -64,8 +62,8 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, foreign, of another kind, or from a newer version.
     """
-    content = _load(path)
-    if not _is_ours(content):
+    content = load_file(path)
+    if not is_ours(content):
         raise UserError(f"{path} is no checkpoint of this project")
     if content["format"] > FORMAT:
         raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update this checkout")
@@ -132,11 +130,12 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(each)
 
 
-def _is_ours(content: Any) -> bool:
+def is_ours(content: Any) -> bool:
+    """Whether a file's content was written by `save_checkpoint`."""
     return isinstance(content, dict) and isinstance(content.get("format"), int) and "kind" in content
 
 
-def _load(path: Path) -> Any:
+def load_file(path: Path) -> Any:
     """Whatever plain types and tensors a file of PyTorch holds.
 
     Raises:
@@ -163,48 +162,3 @@ def _checksums_fit(path: Path) -> bool:
     """Whether the CRC-32 that is stored with each part of the file is still its own; PyTorch does not look."""
     with zipfile.ZipFile(path) as archive:
         return archive.testzip() is None
-
-
-def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: int) -> None:
-    """Writes an encoder with all that a user of it must know; `images` is the training-set size."""
-    content = {"arch": encoder.arch, "scaling": encoder.scaling, "state": encoder.state_dict()}
-    save_checkpoint(path, "encoder", {**content, "recipe": recipe, "epoch": epoch, "images": images})
-
-
-def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
-    """The encoder in a file of `save_encoder`, and what the file says of it.
-
-    Weights from elsewhere are taken too, by torchvision's names, or all that begin with `encoder.`; they are of `arch`.
-    Their input is scaled as torchvision scales it for its networks, and not at all for `encoder.*`.
-
-    Raises:
-        UserError: the file is unfit; every missing and unexpected parameter is named.
-    """
-    content = _load(path)
-    if _is_ours(content):
-        content = load_checkpoint(path, "encoder")
-        state = content.pop("state")
-        if content["arch"] not in ARCHITECTURES or content["scaling"] not in SCALINGS:
-            raise UserError(f"{path} holds an unknown encoder: {content['arch']}, scaling {content['scaling']}")
-    else:
-        state, scaling = _foreign_state(path, content)
-        content = {"arch": arch, "scaling": scaling}
-    encoder = Encoder(content["arch"], content["scaling"])
-    restore(path, {content["arch"]: state}, {content["arch"]: encoder})
-    return encoder, content
-
-
-def _foreign_state(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], str]:
-    """An encoder's parameters and scaling in a file that another project wrote.
-
-    Raises:
-        UserError: the file holds no parameters.
-    """
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
-    inner = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    taken = inner or {name: value for name, value in state.items() if not name.startswith("fc.")}
-    if left_out := sorted(state.keys() - {f"encoder.{name}" if inner else name for name in taken}):
-        print(f"{path}: left out, as no part of an encoder: {', '.join(left_out)}")
-    return taken, "unit" if inner else "imagenet"

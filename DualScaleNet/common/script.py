@@ -1,4 +1,4 @@
-"""What every entry script needs from the machine: readable errors, the device, seeded generators."""
+"""What every entry script needs before PyTorch is imported: readable errors, signals, the version of the code."""
 
 import hashlib
 import os
@@ -7,16 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class UserError(Exception):
@@ -49,15 +46,6 @@ class StopSignal:
             self.number, self.noted = number, time.monotonic()
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run has come: whole epochs, steps of the next one, and the losses of these steps, (steps, ...)."""
-
-    epoch: int
-    step: int = 0
-    losses: torch.Tensor | None = None
-
-
 def run_script(main: Callable[[], None], lower: str = "") -> None:
     """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130.
 
@@ -82,22 +70,24 @@ def run_script(main: Callable[[], None], lower: str = "") -> None:
         sys.exit(130)
 
 
-def select_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one; under torchrun each process takes the GPU of its local rank.
+def progress_bar(*args: Any, disable: bool | None = None, **options: Any) -> tqdm:
+    """A bar of tqdm on a terminal; elsewhere, as in a job's log, a line a minute."""
+    if sys.stderr.isatty():
+        return tqdm(*args, disable=disable, **options)
+    a_minute = {"mininterval": 60, "delay": 60, "miniters": 1}
+    return tqdm(*args, disable=bool(disable), file=_Lines(), **a_minute, **options)
 
-    Raises:
-        UserError: there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and device.index is None:
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError):
-        raise UserError(f"--device {name}: not available here; use auto or cpu") from None
-    return device
+
+class _Lines:
+    """A file for tqdm that turns every state of the bar into a line on stderr."""
+
+    def write(self, text: str) -> None:
+        text = text.replace("\x1b[A", "").strip()
+        if text:
+            print(text, file=sys.stderr, flush=True)
+
+    def flush(self) -> None:
+        pass
 
 
 def warn(text: str) -> None:
@@ -113,41 +103,8 @@ def one_line(text: object) -> str:
 
 def out_of_memory(error: Exception) -> bool:
     """Of a GPU, of the process, of NumPy."""
-    kinds = MemoryError, torch.cuda.OutOfMemoryError
-    return isinstance(error, kinds) or "can't allocate memory" in str(error)
-
-
-def resolve_precision(device: torch.device, precision: str) -> str:
-    """What `auto` means: bfloat16 where the hardware has it, else float16 on a GPU and float32 elsewhere."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    # Older versions of PyTorch cannot tell.
-    able = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager:
-    """Mixed precision, or none for float32."""
-    precision = resolve_precision(device, precision)
-    dtype = torch.float16 if precision == "float16" else torch.bfloat16
-    return torch.autocast(device.type, dtype, enabled=precision != "float32")
-
-
-def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """Keeps float16's gradients from vanishing; for other precisions it does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=resolve_precision(device, precision) == "float16")
-
-
-def seeded_generator(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on `numbers` alone, e.g. (seed, epoch, step, rank).
-
-    Randomness that is counted rather than carried along needs no saving: a resumed run draws what the undisturbed one
-    would have drawn.
-    """
-    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+    of_gpu = type(error).__name__ == "OutOfMemoryError"  # PyTorch's, which may not be loaded
+    return of_gpu or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 def git_commit() -> str | None:
@@ -162,6 +119,6 @@ def git_commit() -> str | None:
 def code_version() -> str:
     """Changes with any line of this package, committed or not."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted((ROOT / "DualScaleNet").rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]

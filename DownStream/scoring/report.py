@@ -7,6 +7,7 @@ import os
 import re
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any
 from urllib.parse import quote
 
@@ -16,13 +17,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from tqdm import tqdm
 
 from DownStream.data import read_sample
-from DownStream.evaluation import REGIONS, Evaluation, interval, mean_and_deviation, number, protocol_line
-from DownStream.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
+from DownStream.scoring.evaluation import REGIONS, Evaluation, interval, mean_and_deviation, number, protocol_line
+from DownStream.scoring.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
 from DownStream.sets.base import Sample
-from DualScaleNet.files import UTF8, read_image, replacing
+from DualScaleNet.common.files import UTF8, read_image, replacing
+from DualScaleNet.common.script import progress_bar
 
 TRUE, MISSED, FALSE = (60, 220, 90), (60, 120, 255), (255, 60, 50)  # green, blue, red
 TITLES = {
@@ -39,64 +40,6 @@ STRIPS = 100  # photographs shown, the worst ones
 WORST = 10  # photographs whose overlays report.md links to
 PICTURE = 320  # pixels, the longer side of a picture in a strip
 ORDER = "Scores are those of the whole image. The lowest F1 comes first; photographs without F1 come last."
-
-STYLE = """
-:root { color-scheme: light; --ink: #1f2937; --grey: #5b6472; --line: #d5dbe3; --pale: #f5f7fa }
-* { box-sizing: border-box }
-body { margin: 0; color: var(--ink); background: #fff; font: 1rem/1.5 system-ui, sans-serif }
-main { max-width: 1160px; margin: auto; padding: 24px 16px }
-h1 { margin: 0 0 8px; font-size: 1.75rem; line-height: 1.2 }
-h2 { margin: 40px 0 12px; font-size: 1.25rem }
-p, ul { max-width: 90ch }
-h1, h2, h3, p, li, dd { overflow-wrap: anywhere }
-.facts { display: flex; flex-wrap: wrap; gap: 8px 32px; margin: 16px 0 0 }
-.facts dt { color: var(--grey); font-size: .8rem }
-.facts dd { margin: 0; font-weight: 600 }
-.notes { margin-top: 24px; padding: 12px 20px; border-left: 6px solid #d97706; background: #fff7e6 }
-.notes h2 { margin: 0 }
-.notes ul { margin: 4px 0 0; padding-left: 20px }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 24px 40px }
-.pair svg { display: block; width: 100%; max-width: 520px; height: auto; margin: auto }
-.scroll { overflow-x: auto }
-table { width: 100%; border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-caption { padding-bottom: 4px; text-align: left; font-weight: 600 }
-th, td { padding: 5px 6px; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top }
-th:first-child { padding-left: 0; text-align: left }
-thead th { color: var(--grey); font-size: .8rem; font-weight: 600; vertical-align: bottom }
-tbody th { font-weight: 400 }
-tbody tr:nth-child(-n+2) > * { font-weight: 600 }
-td { white-space: nowrap }
-td small { display: block; color: var(--grey); font-weight: 400 }
-.remarks { color: var(--grey); font-size: .9rem; padding-left: 20px }
-.legend span { display: inline-block; margin-right: 16px }
-.legend i { display: inline-block; width: .8em; height: .8em; margin-right: 6px; border-radius: 2px }
-.strip { margin-top: 24px; break-inside: avoid }
-.strip h3 { display: flex; flex-wrap: wrap; gap: 0 20px; margin: 0 0 6px; font-size: 1rem }
-.strip h3 span { color: var(--grey); font-weight: 400; font-variant-numeric: tabular-nums }
-.pictures { display: grid; grid-template-columns: repeat(4, 1fr); gap: 8px }
-figure { margin: 0 }
-figure img { display: block; width: 100%; height: auto; background: #000 }
-figcaption { color: var(--grey); font-size: .8rem }
-footer { margin-top: 40px; color: var(--grey); font-size: .8rem }
-@media (max-width: 640px) {
-  table { font-size: .78rem }
-  thead th { font-size: .7rem }
-  th, td { padding: 5px 3px }
-  .pictures { grid-template-columns: 1fr 1fr }
-}
-@media print {
-  @page { margin: 14mm }
-  * { print-color-adjust: exact; -webkit-print-color-adjust: exact }
-  :root { font-size: 12px }
-  main { max-width: none; padding: 0 }
-  h2 { break-after: avoid }
-  table, .remarks, .pair svg, .notes { break-inside: avoid }
-  .scroll { overflow: visible }
-  h2 { margin-top: 24px }
-  .pair { grid-template-columns: 1fr 1fr; gap: 16px }
-  .pictures { grid-template-columns: repeat(4, 1fr) }
-}
-"""
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np.ndarray:
@@ -138,7 +81,6 @@ def write_report(folder: Path, protocol: dict[str, Any], evaluation: Evaluation,
 def _write_html(
     folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: dict, samples: dict[str, Sample]
 ) -> None:
-    title = escape(_title(protocol))
     facts = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>\n" for name, value in _facts(protocol).items())
     notes = ""
     if protocol.get("notes"):
@@ -150,38 +92,18 @@ def _write_html(
     ranking = _ranking(evaluation)
     left_out = len(ranking) - STRIPS
     omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
+    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(_title(protocol)), protocol=escape(protocol_line(protocol)), facts=facts, notes=notes,
+        tables=tables, remarks=_html_list(_remarks(measures), "remarks"), curves=curves, order=ORDER + omission,
+        legend=legend,
+    )  # fmt: skip
+    before, after = page.split("<!-- photographs -->\n")
     with replacing(folder / "report.html") as temporary, open(temporary, "w", **UTF8) as file:
-        file.write(f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p>{escape(protocol_line(protocol))}</p>
-<dl class="facts">
-{facts}</dl>
-{notes}<h2>Scores</h2>
-<div class="pair">
-{tables}
-</div>
-{_html_list(_remarks(measures), "remarks")}
-<h2>Curves of all pixels pooled</h2>
-<div class="pair">
-{curves}
-</div>
-<h2>Photographs</h2>
-<p>{ORDER}{omission}</p>
-<p class="legend">Overlay: {legend}</p>
-""")
+        file.write(before)
         # One photograph at a time: the memory stays the same however many there are.
-        for name in tqdm(ranking[:STRIPS], "report", unit="photo", disable=None):
+        for name in progress_bar(ranking[:STRIPS], "report", unit="photo"):
             file.write(_strip(folder, protocol["target"], samples[name], evaluation.rows["whole"][name]))
-        file.write("<footer>Research software, not a medical device.</footer>\n</main>\n</body>\n</html>\n")
+        file.write(after)
 
 
 def _html_list(sentences: list[str], style: str = "") -> str:

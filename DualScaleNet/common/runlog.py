@@ -13,8 +13,8 @@ import torchvision
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from DualScaleNet.files import replacing, write_json, writing
-from DualScaleNet.runtime import git_commit
+from DualScaleNet.common.files import replacing, write_json, writing
+from DualScaleNet.common.script import git_commit
 
 try:
     from torch.utils.tensorboard import SummaryWriter
@@ -65,23 +65,24 @@ class RunLog:
                     writer.writeheader()
                 writer.writerows(rows)
 
-    def draw_curves(self, panels: dict[str, list[str]]) -> None:
-        """Writes `curves.png`: a panel for each title, a line for each of its columns."""
-        figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        row_of_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        marker = "." if len(self.rows) < 30 else None  # a few epochs are points, many a line
-        for axes, (title, columns) in zip(row_of_axes, panels.items(), strict=True):
-            for column in columns:
-                points = [(row["epoch"], row[column]) for row in self.rows if row.get(column) is not None]
-                if points:
-                    axes.plot(*zip(*points, strict=True), label=column.replace("_", " "), marker=marker)
-            axes.set(title=title, xlabel="epoch")
-            axes.grid(alpha=0.3)
-            if axes.lines:
-                axes.legend(fontsize=8)
-        with replacing(self.path.with_name("curves.png")) as temporary:
-            figure.savefig(temporary, dpi=110)
+
+def draw_curves(path: Path, rows: list[dict[str, Any]], panels: dict[str, list[str]]) -> None:
+    """Draws the rows of `log.csv`: a panel for each title, a line for each of its columns."""
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    row_of_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    marker = "." if len(rows) < 30 else None  # a few epochs are points, many a line
+    for axes, (title, columns) in zip(row_of_axes, panels.items(), strict=True):
+        for column in columns:
+            points = [(row["epoch"], row[column]) for row in rows if row.get(column) is not None]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=column.replace("_", " "), marker=marker)
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(fontsize=8)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def write_options(folder: Path, options: dict[str, Any]) -> None:

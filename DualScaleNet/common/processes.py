@@ -23,7 +23,7 @@ import torch
 from torch import distributed
 from tqdm import tqdm
 
-from DualScaleNet.runtime import Stopped, UserError, one_line, out_of_memory
+from DualScaleNet.common.script import Stopped, UserError, one_line, out_of_memory
 
 ARRIVAL = 600  # seconds: torchrun starts the processes at the same time
 SILENCE = 300  # seconds without a sign of life after which a process counts as lost

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from DownStream.metrics import MEASURES, Coarse, Histogram, bootstrap, scores, summarise, to_levels
-from DualScaleNet.files import write_json, write_rows
+from DownStream.scoring.metrics import MEASURES, Coarse, Histogram, bootstrap, scores, summarise, to_levels
+from DualScaleNet.common.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
 

@@ -1,0 +1,90 @@
+"""The options of predict.py. PyTorch is not imported here: --help and mistyped options are answered at once."""
+
+import argparse
+from pathlib import Path
+
+from DownStream.sets import CATALOGUE
+from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive_int
+
+
+class Options(argparse.Namespace):
+    """What predict.py is called with."""
+
+    checkpoint: list[Path]
+    split: str
+    images: Path | None
+    dataset: str | None
+    data_dir: Path | None
+    threshold: float | str
+    window: int | None
+    tta: bool
+    device: str
+    out: Path | None
+
+
+def threshold_choice(text: str) -> float | str:
+    """A number in (0, 1], or the images to choose it on."""
+    if text in ("val", "train"):
+        return text
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, or val or train, not {text}")
+    return value
+
+
+def parse_args(description: str | None = None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    group = parser.add_argument_group("input", "A checkpoint segments photographs: of its own split, or any others.")
+    group.add_argument(
+        "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
+        help="Predict with this checkpoint of train.py. Give those of several folds to predict each one's split and "
+        "pool the scores. Default: best.pth of the newest run, or last.pth where there is no best.pth.",
+    )
+    group.add_argument(
+        "--split", default="test", choices=["test", "val", "train"],
+        help="Predict this split of the checkpoint. After training with --folds, test is the held-out fold.",
+    )
+    group.add_argument(
+        "--images", type=Path, metavar="FOLDER",
+        help="Predict all photographs in this folder, nested or not, instead of a split. They need no labels.",
+    )
+    group.add_argument(
+        "--dataset", choices=list(CATALOGUE),
+        help="Predict --split of this data set, on which the network need not have been trained.",
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER",
+        help="Read the data set from this folder. Default: the folder used in training, or with --dataset the set's "
+        "folder in Dataset.",
+    )
+
+    group = parser.add_argument_group("prediction", "The network gives each pixel a probability, a threshold the mask.")
+    group.add_argument(
+        "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train",
+        help="Mark the pixels whose probability is at least T. val and train choose the T with the best F1 on those "
+        "photographs of the checkpoint. The authors took 0.5.",
+    )
+    group.add_argument(
+        "--window", type=positive_int, metavar="PX",
+        help="Predict in overlapping windows of PX x PX pixels, a multiple of 32, and blend them. Choose this if a "
+        "photograph is too large for the memory.",
+    )
+    group.add_argument(
+        "--tta", action="store_true",
+        help="Average the maps over flips and quarter turns of the photograph (test-time augmentation). This takes 8 "
+        "times as long.",
+    )
+    add_device(group)
+
+    group = parser.add_argument_group("output", "Maps, masks, overlays and scores are written into one folder.")
+    group.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of the folder in "
+        "--images, beside the first checkpoint.",
+    )
+    options = parser.parse_args(namespace=Options())
+    if options.window and options.window % STRIDE:
+        parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
+    if len(options.checkpoint) > 1 and (options.images or options.dataset or isinstance(options.threshold, str)):
+        parser.error("several checkpoints predict their own splits: --images, --dataset and --threshold val need one")
+    return options

@@ -1,0 +1,220 @@
+"""The options of train.py. PyTorch is not imported here: --help and mistyped options are answered at once."""
+
+import argparse
+from pathlib import Path
+
+from DownStream.recipes import COMPACT, RECIPES, RELEASE, recipe_type
+from DownStream.sets import CATALOGUE
+from DualScaleNet.common.options import (
+    STRIDE,
+    HelpFormatter,
+    TrainingOptions,
+    add_machine,
+    add_schedule,
+    fraction,
+    natural_int,
+    positive,
+    positive_int,
+    share,
+    weight,
+)
+from DualScaleNet.common.script import ROOT
+from DualScaleNet.recipes import ARCHITECTURES
+
+
+class Options(TrainingOptions):
+    """What train.py is called with; the recipe and the data set have filled in what was left out.
+
+    `encoder` and `run_dir` may still be None, until the newest encoder is found.
+    """
+
+    dataset: str
+    data_dir: Path
+    target: list[str]
+    val_fraction: float
+    label_fraction: float
+    folds: int | None
+    fold: int
+    split_file: Path | None
+    fov: list[str]
+    roi: str
+    localiser: Path | None
+    size: int | None
+    encoder: str
+    arch: str
+    finetune: bool
+    bn_stats: str
+    recipe: str
+    crop: int
+    val_every: int
+
+
+def parse_args(description: str | None = None) -> Options:
+    parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    drive = CATALOGUE["drive"]
+    group = parser.add_argument_group("data", "The decoder learns from labelled photographs of one data set.")
+    group.add_argument(
+        "--dataset", default="drive", choices=list(CATALOGUE),
+        help="Read this data set. It decides the expected folder tree and many defaults.",
+    )
+    group.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER",
+        help="Read the data set from this folder. Default: the set's folder in Dataset.",
+    )
+    group.add_argument(
+        "--target", nargs="+", metavar="NAME",
+        help="Segment these structures, each into a map of its own. RIM-ONE r3 and Drishti-GS1 have disc and cup. "
+        "IDRiD has MA (microaneurysms), HE (haemorrhages), EX (hard exudates), SE (soft exudates) and OD (optic "
+        "disc). A name such as disc:exp1 takes the labels of one expert. Default: the authors' choice (vessels, disc "
+        "or EX).",
+    )
+    group.add_argument(
+        "--val-fraction", type=fraction, default=0.2, metavar="F",
+        help="Hold out this fraction of the training list for validation, which chooses best.pth. With 0 there is no "
+        "best.pth, and the last epoch counts.",
+    )
+    group.add_argument(
+        "--label-fraction", type=share, default=1.0, metavar="F",
+        help="Train on this fraction of the training photographs. The authors took 0.25 and 1.",
+    )
+    group.add_argument(
+        "--folds", type=positive_int, metavar="K", help="Cut the training list into K folds for cross-validation."
+    )
+    group.add_argument(
+        "--fold", type=natural_int, default=0, metavar="N",
+        help="Hold out fold N of --folds as the test split. The first fold is 0.",
+    )
+    group.add_argument(
+        "--split-file", type=Path, metavar="FILE",
+        help="Read your own split from this JSON file: lists train, val and test of photographs' names, as in a run's "
+        "split.json. It replaces --val-fraction.",
+    )
+    group.add_argument(
+        "--fov", nargs="+", default=[], choices=["loss", "crop"],
+        help="Use the field-of-view mask in training. loss counts only the pixels inside it. crop cuts photographs to "
+        "its bounding box. The authors did neither, which is the default.",
+    )
+    group.add_argument(
+        "--roi", default="full", choices=["full", "disc"],
+        help="Show the network the full photograph, or a region of interest around the optic disc (disc), as the "
+        "authors did for RIM-ONE r3 and Drishti-GS1. disc needs --localiser.",
+    )
+    group.add_argument(
+        "--localiser", type=Path, metavar="FILE",
+        help="Find the disc for --roi disc with this checkpoint. Train it first with --target disc (OD for IDRiD) and "
+        "--roi full. The new checkpoint includes it.",
+    )
+    group.add_argument(
+        "--size", type=positive_int, metavar="PX",
+        help="Set the side of the network's input in pixels. Photographs are resized to it, or padded up to it where "
+        f"the set asks for that. Default: the set's (DRIVE: {drive.size}).",
+    )
+
+    group = parser.add_argument_group("encoder", "The decoder reads the feature maps of an encoder.")
+    group.add_argument(
+        "--encoder", metavar="FILE|random|imagenet",
+        help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, whose names are "
+        "torchvision's or begin with encoder. random takes an untrained encoder, imagenet torchvision's weights. "
+        "Default: the newest encoder.pth in runs.",
+    )
+    group.add_argument(
+        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
+        help="Choose the architecture for random, imagenet and weights from elsewhere. An encoder.pth names its own.",
+    )
+    group.add_argument(
+        "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
+    )
+    group.add_argument(
+        "--bn-stats", default="reestimate", choices=["reestimate", "keep"],
+        help="Before freezing, average the encoder's BatchNorm statistics over the training photographs, without "
+        "labels (reestimate), or keep those of pretraining, which are of patches and cost much accuracy (keep).",
+    )
+
+    group = parser.add_argument_group(
+        "optimisation", "Adam trains the decoder. The recipe and the data set decide what you leave out."
+    )
+    group.add_argument(
+        "--recipe", type=recipe_type("--recipe"), default="compact", choices=list(RECIPES), metavar="NAME",
+        help="Use the decoder, loss, augmentation and settings of this recipe. compact is ours. release follows the "
+        "authors' published settings. linear trains a linear probe of the encoder's maps. For ablations, "
+        "compact-without-contrast, compact-without-detail, compact-without-standardise, compact-without-jitter and "
+        "compact-without-dice each lack one part of compact.",
+    )
+    group.add_argument(
+        "--preset", type=recipe_type("--recipe", "--preset"), dest="recipe", choices=list(RECIPES), metavar="NAME",
+        default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+    )
+    group.add_argument(
+        "--epochs", type=positive_int, metavar="N",
+        help=f"Pass over the training photographs N times. Default: the set's (DRIVE: {drive.epochs}).",
+    )
+    group.add_argument(
+        "--batch-size", type=positive_int, metavar="N",
+        help="Take N photographs a step. Lower it if the GPU runs out of memory. Default: the recipe's (release: the "
+        f"set's, {drive.batch_size} for DRIVE; all others: {COMPACT.batch_size}).",
+    )
+    group.add_argument(
+        "--lr", type=positive,
+        help=f"Set Adam's learning rate. Default: the recipe's (release: the set's, {drive.lr:g} for DRIVE; all "
+        f"others: {COMPACT.lr:g}).",
+    )
+    add_schedule(group, f"the recipe's (release: {RELEASE.schedule}; all others: {COMPACT.schedule})")
+    group.add_argument(
+        "--crop", type=natural_int, metavar="PX",
+        help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "
+        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 where the set's photographs are resized).",
+    )
+    add_machine(group)
+    group.add_argument(
+        "--seed", type=natural_int, default=0,
+        help="Draw the split, the initial weights, the order of the photographs and the augmentation from this seed.",
+    )
+
+    group = parser.add_argument_group("run", "Each run has a folder, where it can be resumed.")
+    group.add_argument(
+        "--run-dir", type=Path, metavar="FOLDER",
+        help="Write the run into this folder. Default: runs/segment/DATASET-ENCODER.",
+    )
+    group.add_argument(
+        "--resume", default="auto", choices=["auto", "never", "force"],
+        help="auto goes on with the run in --run-dir if there is one. never starts over. force goes on although "
+        "options differ.",
+    )
+    group.add_argument(
+        "--val-every", type=positive_int, default=10, metavar="N", help="Validate every N epochs."
+    )
+    group.add_argument(
+        "--save-minutes", type=weight, default=5, metavar="M",
+        help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
+    )
+    options = parser.parse_args(namespace=Options())
+
+    settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
+    options.epochs = options.epochs or settings.epochs
+    options.batch_size = options.batch_size or recipe.batch_size or settings.batch_size
+    options.lr = options.lr or recipe.lr or settings.lr
+    options.schedule = options.schedule or recipe.schedule
+    if options.crop is None:
+        options.crop = recipe.crop or 0 if settings.fit == "pad" else 0
+    if options.data_dir is None:
+        if settings.folder is None:
+            parser.error(f"--dataset {options.dataset} needs --data-dir")
+        options.data_dir = ROOT / "Dataset" / settings.folder
+    options.target = options.target or list(settings.default)
+    unknown = [target for target in options.target if settings.targets and target not in settings.targets]
+    if unknown:
+        parser.error(f"--target {unknown[0]}: {options.dataset} has {', '.join(settings.targets)}")
+    if options.folds and not options.fold < options.folds:
+        parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
+    if options.split_file and options.folds:
+        parser.error("--split-file and --folds exclude each other: give one of them")
+    if (options.roi == "disc") != bool(options.localiser):
+        parser.error("--roi disc and --localiser FILE need each other: train the localiser first, with --roi full")
+    if options.roi == "disc" and (not settings.disc or "crop" in options.fov):
+        names = ", ".join(name for name, each in CATALOGUE.items() if each.disc)
+        parser.error(f"--roi disc works with {names}, and not with --fov crop")
+    if options.crop and (options.crop % STRIDE or options.crop < 64):
+        parser.error(f"--crop {options.crop}: must be a multiple of {STRIDE} and at least 64")
+    if options.size and options.size < 64:
+        parser.error(f"--size {options.size}: must be at least 64")
+    return options

@@ -1,0 +1,125 @@
+"""Which photographs predict.py predicts, by which checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from DownStream.options.predict import Options
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample
+from DualScaleNet.common.photographs import find_photographs
+from DualScaleNet.common.script import ROOT, UserError
+
+
+def newest_checkpoint() -> Path:
+    """best.pth, or where there is none last.pth, of the newest run.
+
+    Raises:
+        UserError: there is no run.
+    """
+    files = sorted((ROOT / "runs").glob("**/last.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for last in files:
+        best = last.with_name("best.pth")
+        if (last.parent / "split.json").exists():  # a segmentation run
+            return best if best.exists() else last
+    raise UserError(f"no segmentation run under {ROOT / 'runs'}: train with DownStream/train.py or give --checkpoint")
+
+
+def select_samples(
+    options: Options, paths: list[Path], checkpoints: list[dict[str, Any]]
+) -> tuple[list[list[Sample]], str, str]:
+    """The samples that each checkpoint predicts, what they are, and the default name of the output folder.
+
+    Raises:
+        UserError: they are not there, or several checkpoints do not fit together.
+    """
+    checkpoint = checkpoints[0]
+    if options.images:
+        return [photographs_in(options.images)], str(options.images), f"predictions-{options.images.resolve().name}"
+    if options.dataset:
+        title = CATALOGUE[options.dataset].title
+        name = f"predictions-{options.dataset}-{options.split}"
+        return [set_samples(options, checkpoint["targets"])], f"{title} {options.split}", name
+    groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
+    refuse_no_folds(paths, checkpoints, groups)
+    source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], options.split)}"
+    if len(paths) == 1:
+        return groups, source, f"predictions-{options.split}"
+    return groups, f"{source} and {len(paths) - 1} more", f"predictions-{options.split}-of-{len(paths)}"
+
+
+def photographs_in(folder: Path) -> list[Sample]:
+    """Photographs anywhere under `folder`, named by their path in it.
+
+    Raises:
+        UserError: there is none, or two would give maps of the same name.
+    """
+    samples: dict[str, Sample] = {}
+    for image in find_photographs([folder], ["train", "val", "test"])[0]:
+        name = str(image.relative_to(folder).with_suffix(""))
+        if name in samples:
+            raise UserError(f"{image} and {samples[name].image.name} would give maps of the same name: rename one")
+        samples[name] = Sample(name, image)
+    return list(samples.values())
+
+
+def set_samples(options: Options, targets: list[str]) -> list[Sample]:
+    """The official split of a data set that the network need not have been trained on.
+
+    Raises:
+        UserError: the set has no such target or no such split.
+    """
+    other = CATALOGUE[options.dataset]
+    for target in targets:
+        if other.targets and target not in other.targets:
+            raise UserError(f"--dataset {options.dataset} has no {target}, which the checkpoint segments")
+    if options.data_dir is None and other.folder is None:
+        raise UserError(f"--dataset {options.dataset} needs --data-dir")
+    found = other.find(options.data_dir or ROOT / "Dataset" / other.folder, targets)
+    if options.split not in found:
+        raise UserError(f"{other.title} has no split {options.split} there: choose --split {' or '.join(found)}")
+    return found[options.split]
+
+
+def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:
+    """The samples of one of the checkpoint's own splits.
+
+    Raises:
+        UserError: the split is empty, or a photograph of it is not there.
+    """
+    data_dir = data_dir or Path(checkpoint["options"]["data_dir"])
+    found = CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"])
+    samples = {sample.key: sample for members in found.values() for sample in members}
+    wanted = checkpoint["split"][split]
+    if not wanted:
+        others = [name for name, members in checkpoint["split"].items() if members]
+        raise UserError(f"the checkpoint's split {split} is empty: choose --split {' or '.join(others)}")
+    missing = [key for key in wanted if key not in samples]
+    if missing:
+        raise UserError(f"{data_dir} lacks {len(missing)} photographs of the checkpoint's split, {missing[0]} first")
+    return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
+
+
+def refuse_no_folds(paths: list[Path], checkpoints: list[dict], groups: list[list[Sample]]) -> None:
+    """Scores are pooled over checkpoints for the same targets of the same set that predict different photographs.
+
+    Raises:
+        UserError: these are not such.
+    """
+    owner: dict[str, Path] = {}
+    for path, checkpoint, group in zip(paths, checkpoints, groups, strict=True):
+        for name in ("dataset", "targets"):
+            if checkpoint[name] != checkpoints[0][name]:
+                raise UserError(f"{path} and {paths[0]} differ in their {name}: they cannot be scored together")
+        for sample in group:
+            if sample.id in owner:
+                raise UserError(f"both {owner[sample.id]} and {path} predict {sample.id}: give folds of one split")
+            owner[sample.id] = path
+
+
+def split_name(options: dict[str, Any], split: str) -> str:
+    """What a split of the checkpoint's own is: a held-out fold is no official test set."""
+    if options.get("split_file"):
+        return f"{split} of {Path(options['split_file']).name}"
+    if split == "test" and options["folds"]:
+        return f"training list, held-out fold {options['fold']} of {options['folds']}"
+    return split

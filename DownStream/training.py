@@ -1,0 +1,296 @@
+"""The segmentation run: photographs, crops, logits, loss; validation between (section 2 of the method)."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from DownStream.data import read_sample
+from DownStream.inference import Predictor, reestimate_batch_norm
+from DownStream.loss import segmentation_loss
+from DownStream.model import DECODERS, Segmenter
+from DownStream.options.train import Options
+from DownStream.recipes import RECIPES, current_options
+from DownStream.scoring.metrics import Histogram, scores, to_levels
+from DownStream.sets import CATALOGUE
+from DownStream.sets.base import Sample
+from DownStream.training_set import input_of, read_training_set, split_samples
+from DownStream.transforms import TrainingPhotograph, training_batch
+from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
+from DualScaleNet.common.device import autocast, seeded_generator, select_device
+from DualScaleNet.common.files import claim, write_json
+from DualScaleNet.common.options import plain_options, refuse_changes
+from DualScaleNet.common.run import Position, Run
+from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
+
+WEIGHT_DECAY = 1e-6  # the authors'
+FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
+
+
+def train(options: Options) -> None:
+    """The whole run.
+
+    Raises:
+        UserError: something only the user can mend.
+        Stopped: a signal ended the run, which is saved.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("training for segmentation runs in one process: start it without torchrun")
+    device = select_device(options.device)
+    samples = split_samples(options)
+    split = {name: [sample.key for sample in members] for name, members in samples.items()}
+    torch.manual_seed(options.seed)
+    encoder = initial_encoder(options)
+    options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
+    claim(options.run_dir)
+    checkpoint = resumable(options, split)
+    localiser = read_localiser(options, split) if options.localiser else None
+    network_input = input_of(options, samples["train"])
+    photographs = read_training_set(samples["train"], options, network_input, device)
+
+    model = Segmenter(encoder, len(options.target), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
+    model.to(device, memory_format=torch.channels_last)
+    finds_disc = Predictor.load(localiser, device) if localiser else None
+    predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
+    run = Training(options, predictor, photographs, split, localiser)
+    if checkpoint:
+        run.resume(checkpoint)
+    elif options.bn_stats == "reestimate":
+        seen = [network_input.scale(each.region.cut(each.image)) if each.region else each.image for each in photographs]
+        reestimate_batch_norm(encoder, seen, network_input)
+    if run.is_over():
+        return
+
+    counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
+    title = CATALOGUE[options.dataset].title
+    run.begin(f"{title}, {', '.join(options.target)}: {counts}; encoder {options.encoder}")
+    for _ in run.epochs():
+        row = train_one_epoch(run)
+        run.end_epoch(row | run.validate(samples["val"]))
+    if not options.finetune:
+        check_frozen(model.encoder, run.frozen, run.loaded)
+    result = run.folder / "last.pth"
+    if run.best_path.exists():
+        print(f"F1 on validation images: best {run.best:.4f} (best.pth), last {run.rows[-1]['val_f1']:.4f} (last.pth)")
+        result = run.best_path
+    print(f"score it: python DownStream/predict.py --checkpoint {result}")
+
+
+def train_one_epoch(run: "Training") -> dict[str, Any]:
+    """The rest of a pass over the photographs, whose order is the epoch's own. Returns its part of `log.csv`."""
+    options, recipe = run.options, RECIPES[run.options.recipe]
+    classes = len(options.target)
+    run.model.train()
+    for step in run.steps():
+        generator = seeded_generator(options.seed, run.epoch, step)
+        images, masks = training_batch(
+            run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator
+        )
+        labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in options.fov else None
+        with autocast(run.device, options.precision):
+            logits = run.model(images.contiguous(memory_format=torch.channels_last))
+        loss = segmentation_loss(logits, labels, inside, recipe.dice_weight)
+        run.backward(loss)
+        run.end_step(loss.detach())
+    return run.summary([len(run.batch(run.epoch, step)) for step in range(run.steps_per_epoch)])
+
+
+class Training(Run):
+    """A run of training for segmentation; it writes best.pth too, and split.json.
+
+    Args:
+        predictor: of the network that trains.
+        photographs: to train on.
+        split: the keys of the photographs in each split.
+        localiser: what the checkpoint carries of the localiser's.
+    """
+
+    kind = "segmentation"
+    panels: ClassVar = {"loss": ["loss"], "validation": ["val_f1", "val_pr_auc"], "learning rate": ["lr"]}
+    options: Options
+    model: Segmenter
+
+    def __init__(
+        self,
+        options: Options,
+        predictor: Predictor,
+        photographs: list[TrainingPhotograph],
+        split: dict[str, list[str]],
+        localiser: dict[str, Any] | None = None,
+    ) -> None:
+        trainable = [parameter for parameter in predictor.model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(trainable, options.lr, weight_decay=WEIGHT_DECAY, fused=True)
+        super().__init__(options, predictor.model, optimizer, math.ceil(len(photographs) / options.batch_size))
+        self.predictor, self.photographs, self.split, self.localiser = predictor, photographs, split, localiser
+        self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
+        self.loaded = parameters_of(self.model.encoder)
+
+    def resume(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            UserError: it does not fit, or it has another encoder, and --resume is not force.
+        """
+        restore(self.folder / "last.pth", checkpoint, self.parts())
+        restored = parameters_of(self.model.encoder)
+        changed = any(not torch.equal(value, restored[name]) for name, value in self.loaded.items())
+        if changed and not self.options.finetune and self.options.resume != "force":
+            raise UserError(
+                f"{self.options.encoder} is no longer the encoder that {self.folder} began with: start over with "
+                "--resume never, or go on with the old one with --resume force"
+            )
+        self.loaded = restored
+        self.best = checkpoint["best_val_f1"]
+        self.start_at(Position.of(checkpoint, self.steps_per_epoch))
+
+    def begin(self, what: str) -> None:
+        self.frozen = {name: value.clone() for name, value in self.model.encoder.state_dict().items()}
+        if not self.rows:
+            self.best_path.unlink(missing_ok=True)  # of a run that this one replaces
+        write_json(self.folder / "split.json", self.split)
+        super().begin(what)
+
+    def batch(self, epoch: int, step: int) -> list[TrainingPhotograph]:
+        """The photographs of a step. Each epoch has an order of its own; its last batch may be smaller."""
+        order = torch.randperm(len(self.photographs), generator=seeded_generator(self.options.seed, epoch)).tolist()
+        first = step * self.options.batch_size
+        return [self.photographs[k] for k in order[first : first + self.options.batch_size]]
+
+    def files_of(self, epoch: int, step: int) -> list[Path]:
+        return [photograph.path for photograph in self.batch(epoch, step)]
+
+    def description(self) -> dict[str, Any]:
+        options, predictor, encoder = self.options, self.predictor, self.model.encoder
+        network_input, recipe = predictor.network_input, RECIPES[options.recipe]
+        return {
+            "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": options.finetune,
+            "bn_stats": options.bn_stats, "dataset": options.dataset, "targets": options.target,
+            "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
+            "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
+            "split": self.split, "best_val_f1": self.best,
+        }  # fmt: skip
+
+    def validate(self, samples: list[Sample]) -> dict[str, float | None]:
+        """The validation columns of this epoch's row; keeps the best network in best.pth."""
+        last = self.epoch + 1 == self.options.epochs
+        row: dict[str, float | None] = {"val_f1": None, "val_pr_auc": None}
+        if samples and (last or (self.epoch + 1) % self.options.val_every == 0):
+            row = validation_scores(self.predictor, samples, self.options.target)
+        if row["val_f1"] is not None and row["val_f1"] > self.best:
+            self.best = row["val_f1"]
+            content = {"model": self.model.state_dict(), "epoch": self.epoch + 1} | self.description()
+            save_checkpoint(self.best_path, self.kind, content | {"options": plain_options(self.options)})
+        return row
+
+
+def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], loaded: dict[str, torch.Tensor]) -> None:
+    """Frozen means frozen: every tensor as before training, every parameter as it was loaded.
+
+    Raises:
+        RuntimeError: a tensor differs in a bit, which would be a bug here.
+    """
+    state = encoder.state_dict()
+    changed = [name for name, value in frozen.items() if not torch.equal(value, state[name])]
+    changed += [name for name, value in loaded.items() if not torch.equal(value, state[name].cpu())]
+    if changed:
+        raise RuntimeError(f"the frozen encoder changed: {', '.join(changed)}")
+    print(f"the encoder is as it was: {len(state)} tensors compared")
+
+
+def parameters_of(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """Copies, on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in encoder.named_parameters()}
+
+
+def initial_encoder(options: Options) -> Encoder:
+    """The encoder that `--encoder` names; without a name the newest file, whose path `options.encoder` then is.
+
+    Raises:
+        UserError: there is none, or it is unfit.
+    """
+    if options.encoder is None:
+        files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
+        if not files:
+            raise UserError(
+                f"no encoder.pth under {ROOT / 'runs'}: pretrain with DualScaleNet/main.py, "
+                "or choose --encoder FILE, random or imagenet"
+            )
+        options.encoder = str(files[-1])
+    if options.encoder == "random":
+        return Encoder(options.arch)
+    if options.encoder == "imagenet":
+        return imagenet_encoder(options.arch)
+    options.encoder = str(Path(options.encoder).resolve())
+    encoder, facts = load_encoder(Path(options.encoder), options.arch)
+    options.arch = facts["arch"]
+    return encoder
+
+
+def default_name(options: Options) -> str:
+    """The run folder's name, from what distinguishes runs most."""
+    encoder = options.encoder if options.encoder in ("random", "imagenet") else Path(options.encoder).parent.name
+    fold = f"-fold{options.fold}of{options.folds}" if options.folds else ""
+    target = "" if options.target == list(CATALOGUE[options.dataset].default) else "-" + "-".join(options.target)
+    return f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{fold}".replace(":", "_")
+
+
+def resumable(options: Options, split: dict[str, list[str]]) -> dict | None:
+    """The checkpoint to go on from, if there is one and `--resume` allows.
+
+    Raises:
+        UserError: it was made with other options or another split.
+    """
+    last = options.run_dir / "last.pth"
+    checkpoint = None if options.resume == "never" else load_latest(last, "segmentation")
+    if checkpoint is None or options.resume == "force":
+        return checkpoint
+    free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
+    refuse_changes(current_options(checkpoint["options"]), plain_options(options), free, options.run_dir)
+    if checkpoint["split"] != split:
+        raise UserError(
+            f"{options.data_dir} holds other photographs than when {last} began: start over with --resume "
+            "never, or go on all the same with --resume force"
+        )
+    return checkpoint
+
+
+def read_localiser(options: Options, split: dict[str, list[str]]) -> dict[str, Any]:
+    """What the new checkpoint carries of the localiser's.
+
+    Raises:
+        UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
+    """
+    content = load_checkpoint(options.localiser, "segmentation")
+    discs = {settings.disc for settings in CATALOGUE.values()}
+    if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
+        disc = CATALOGUE[options.dataset].disc
+        raise UserError(f"{options.localiser} is no localiser: train one with --target {disc} --roi full")
+    held_out = set(split["val"] + split["test"])
+    seen = held_out & set(content["split"]["train"]) if content["dataset"] == options.dataset else set()
+    if seen:
+        raise UserError(
+            f"{options.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
+            "train it with the same split options and --seed"
+        )
+    only_for_training = ("optimizer", "scaler", "losses", "log", "options")
+    return {name: value for name, value in content.items() if name not in only_for_training}
+
+
+def validation_scores(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float | None]:
+    """F1 at 0.5 and PR-AUC over all pixels of the photographs at native size, the mean over the targets.
+
+    None where nothing is marked in any label; such a target is left out of the mean.
+    """
+    pooled = [Histogram.zero() for _ in targets]
+    for sample in samples:
+        photograph = read_sample(sample)
+        levels = to_levels(predictor(photograph)[0].numpy())
+        for k, target in enumerate(targets):
+            pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy())
+    measures = [scores(histogram) for histogram in pooled if histogram.positives.any()]
+    if not measures:
+        return {"val_f1": None, "val_pr_auc": None}
+    return {f"val_{name}": sum(each[name] for each in measures) / len(measures) for name in ("f1", "pr_auc")}

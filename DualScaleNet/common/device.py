@@ -1,0 +1,60 @@
+"""The device that computes, in which precision, and random numbers that depend on their place in a run alone."""
+
+import os
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+
+from DualScaleNet.common.script import UserError
+
+
+def select_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one; under torchrun each process takes the GPU of its local rank.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise UserError(f"--device {name}: not available here; use auto or cpu") from None
+    return device
+
+
+def resolve_precision(device: torch.device, precision: str) -> str:
+    """What `auto` means: bfloat16 where the hardware has it, else float16 on a GPU and float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    # Older versions of PyTorch cannot tell.
+    able = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Mixed precision, or none for float32."""
+    precision = resolve_precision(device, precision)
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=precision != "float32")
+
+
+def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """Keeps float16's gradients from vanishing; for other precisions it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=resolve_precision(device, precision) == "float16")
+
+
+def seeded_generator(*numbers: int) -> torch.Generator:
+    """A CPU generator that depends on `numbers` alone, e.g. (seed, epoch, step, rank).
+
+    Randomness that is counted rather than carried along needs no saving: a resumed run draws what the undisturbed one
+    would have drawn.
+    """
+    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
