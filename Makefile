@@ -19,6 +19,7 @@ demo: .venv/ready
 test: export OMP_NUM_THREADS := 1
 test: .venv/test-ready
 	$(VENV)/ruff check .
+	$(VENV)/mypy
 	$(VENV)/python -m pytest --numprocesses auto --dist worksteal
 
 # The long form of tests/test_faults.py: kills, mutated files, full disks, senseless options.

@@ -28,7 +28,7 @@ COLUMNS = ("split", "photographs", "readable", "labels", "field of view", "size"
 
 def find_ddr(root: Path, _: list[str]) -> dict[str, list[Sample]]:
     """The photographs that pretraining finds, by split; "no split" for those in no folder of that name."""
-    splits = {split: [] for split in ("train", "val", "test", "no split")}
+    splits: dict[str, list[Sample]] = {split: [] for split in ("train", "val", "test", "no split")}
     for path in find_photographs([root], ["train", "val", "test"])[0]:
         split = split_of(path.parent, root) or "no split"
         splits[split].append(Sample(path.stem, path, split=split))
@@ -44,7 +44,15 @@ SETS = {"ddr": DDR, **CATALOGUE}
 OTHER_FOLDERS = {"ddr": ("DDR-dataset/lesion_segmentation", "DDR-dataset")}
 
 
-def parse_args() -> argparse.Namespace:
+class Options(argparse.Namespace):
+    """What check.py is called with."""
+
+    root: Path
+    dataset: list[str] | None
+    target: list[str] | None
+
+
+def parse_args() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--root", type=Path, default=HERE, metavar="FOLDER",
@@ -58,7 +66,7 @@ def parse_args() -> argparse.Namespace:
         "--target", nargs="+", metavar="NAME",
         help="Require labels for these targets. Default: look for all targets of the set.",
     )
-    return parser.parse_args()
+    return parser.parse_args(namespace=Options())
 
 
 def main() -> None:
@@ -94,7 +102,9 @@ def check_set(name: str, root: Path, asked: bool, required: list[str] | None = N
     except UserError as error:
         print(f"  fault: {error}\n")
         return 1
-    rows, notes, faults = [COLUMNS], [], []
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    notes: list[str] = []
+    faults: list[str] = []
     for split, samples in splits.items():
         rows.append(check_split(name, split, samples, targets, enough, notes, faults))
     check_copies(splits, bool(targets), notes, faults)
@@ -135,7 +145,8 @@ def check_split(
         except UserError as error:
             faults.append(f"{split}: {error}")
             continue
-        sizes.append(tuple(photograph.image.shape[:0:-1]))
+        height, width = photograph.image.shape[1:]
+        sizes.append((width, height))
         if photograph.labels and is_turned(sample.image):
             turned.append(sample)
         for target, label in photograph.labels.items():

@@ -90,7 +90,7 @@ def second_observer(rng: np.random.Generator, vessels: np.ndarray) -> np.ndarray
     """Another reader's label, bool (H, W): some thin vessels missed, borders drawn a little elsewhere."""
     mask = vessels.astype(np.uint8)
     wide = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    count, twigs = cv2.connectedComponents(mask & (1 - wide), connectivity=8)
+    count, twigs = cv2.connectedComponents((mask > wide).astype(np.uint8), connectivity=8)
     missed = rng.random(count) < 0.35
     mask[missed[twigs] & (twigs > 0)] = 0
     return _signed_distance(mask) + _drift(rng, mask.shape, max(0.7, 0.0018 * max(mask.shape))) > 0
@@ -137,6 +137,7 @@ def _place(rng: np.random.Generator, width: int, height: int) -> _Eye:
 
 # A vessel yet to grow: it sets out with `heading` and bends to `target` (radians) over the length `bend`.
 _Course = namedtuple("_Course", "start heading target bend length width kind")  # kind 0 vein, 1 artery
+_Branch = tuple[np.ndarray, np.ndarray, int, float]  # one that has grown: line, width, kind, darkness
 
 
 def _roots(rng: np.random.Generator, eye: _Eye) -> Iterator[_Course]:
@@ -169,8 +170,8 @@ def _walk(rng: np.random.Generator, course: _Course, tortuosity: float) -> tuple
     return course.start + np.cumsum(steps, 0) - steps[0], heading
 
 
-def _grow_vessels(rng: np.random.Generator, eye: _Eye) -> tuple[list[tuple], float]:
-    """Grows both trees to the area of real vessels: branches (line, width, kind, darkness) and the finest width."""
+def _grow_vessels(rng: np.random.Generator, eye: _Eye) -> tuple[list[_Branch], float]:
+    """Grows both trees to the area of real vessels: their branches and the finest width."""
     budget = rng.uniform(0.09, 0.135) * np.pi / 4
     tortuosity, contrast = rng.uniform(0.5, 1.3), rng.uniform(0.85, 1.15)
     finest = max(THINNEST, 1.2 / eye.diameter)  # lines under 1.2 pixels would break up in the label...
@@ -214,7 +215,7 @@ def _children(
         yield _Course(line[i], heading, heading + bend, 0.12, 40 * width * rng.uniform(0.6, 1.3), width, kind)
 
 
-def _paint_vessels(eye: _Eye, branches: list[tuple], finest: float) -> tuple[np.ndarray, np.ndarray]:
+def _paint_vessels(eye: _Eye, branches: list[_Branch], finest: float) -> tuple[np.ndarray, np.ndarray]:
     """Optical density float32 (H, W) and the label bool (H, W): the pixels that vessels cover by half or more."""
     # Both come from the same lines, drawn on a finer grid: OpenCV's lines have whole widths.
     fine = int(np.clip(np.ceil(2200 / max(eye.width, eye.height)), 1, 24))
@@ -234,7 +235,7 @@ def _paint_vessels(eye: _Eye, branches: list[tuple], finest: float) -> tuple[np.
         cv2.line(canvas[kind], start, end, value, wide, cv2.LINE_8, 3)
     layers = (*canvas, np.minimum(canvas[0] | canvas[1], 1) * 255)
     veins, arteries, covered = (cv2.resize(a, (eye.width, eye.height), interpolation=cv2.INTER_AREA) for a in layers)
-    veins, arteries = np.float32(veins) / 400, np.float32(arteries) / 400
+    veins, arteries = veins.astype(np.float32) / 400, arteries.astype(np.float32) / 400
     density = np.maximum(veins, arteries) + 0.35 * np.minimum(veins, arteries)
     return cv2.GaussianBlur(density, (0, 0), max(0.3, 0.0013 * eye.diameter)), covered >= 128
 
@@ -273,7 +274,7 @@ def _scatter_lesions(
             outline = (outline.real * stretch + 1j * outline.imag / stretch) * np.exp(1j * rng.uniform(0, np.pi))
             points = eye.px(centre + np.stack([outline.real, outline.imag], 1))
             cv2.fillPoly(maps[name], [np.round(points * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
-    return {name: np.float32(coverage) / 255 for name, coverage in maps.items()}
+    return {name: coverage.astype(np.float32) / 255 for name, coverage in maps.items()}
 
 
 def _draw_retina(rng: np.random.Generator, eye: _Eye) -> np.ndarray:
@@ -303,20 +304,24 @@ def _photograph(rng: np.random.Generator, eye: _Eye, retina: np.ndarray, rows: n
     """What the camera makes of it, uint8 (H, W, 3): uneven light, haze, focus, the field's edge, noise, JPEG."""
     radius = eye.distance(np.zeros(2), 0.5)
     light = rng.uniform(0.85, 1.3) * (1 - rng.uniform(0.08, 0.35) * radius**2) * np.exp(0.06 * _clouds(rng, eye, 0.6))
-    image = retina * light[..., None]
+    lit = retina * light[..., None]
     # Stray light at the edge of the pupil.
     haze = np.clip(eye.distance(rng.uniform(-0.35, 0.35, 2), 0.5) - 0.5, 0, 1) ** 2
-    _blend(image, rng.uniform(0, 0.3) * haze, np.array([170, 150, 125]) * rng.uniform(0.4, 1.1))
-    image = cv2.GaussianBlur(image, (0, 0), max(0.2, eye.diameter / 540 * rng.uniform(0.3, 0.95)))
+    _blend(lit, rng.uniform(0, 0.3) * haze, np.array([170, 150, 125]) * rng.uniform(0.4, 1.1))
+    image = cv2.GaussianBlur(lit, (0, 0), max(0.2, eye.diameter / 540 * rng.uniform(0.3, 0.95)))
     for channel, grow in enumerate((0.0015, 0, -0.0015)):  # lateral colour: a faint red line around the field
         edge = np.clip((1 + grow - radius) * eye.diameter / 3 + 0.5, 0, 1) * rows
         image[..., channel] = 8 + (np.minimum(image[..., channel], 255) - 8) * edge
     grain = rng.standard_normal((eye.height, eye.width, 3), np.float32)
     noise = rng.uniform(3, 7) * np.where((radius < 1) & rows, 1, 0.3)
-    image += noise[..., None] * cv2.GaussianBlur(grain, (0, 0), 0.55)  # the sensor's, softened by its colour filter
+    softened = cv2.GaussianBlur(grain, (0, 0), 0.55)  # by the sensor's colour filter
+    image = (image + noise[..., None] * softened).astype(np.float32)
     pixels = np.clip(np.round(image), 0, 255).astype(np.uint8)
     _, code = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(82, 97))])
-    return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    if decoded is None:  # so OpenCV says that it failed
+        raise RuntimeError("OpenCV cannot read the JPEG that it wrote")
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def _clouds(rng: np.random.Generator, eye: _Eye, cell: float, stretch: float = 1) -> np.ndarray:
@@ -336,4 +341,4 @@ def _inside(distance: np.ndarray, sharpness: float) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, alpha: np.ndarray, colour: Sequence[float] | np.ndarray) -> None:
-    image += alpha[..., None] * (np.float32(colour) - image)
+    image += alpha[..., None] * (np.asarray(colour, np.float32) - image)

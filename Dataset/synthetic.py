@@ -68,6 +68,18 @@ IDS = {
 }
 
 
+class Options(argparse.Namespace):
+    """What synthetic.py is called with."""
+
+    sets: list[str]
+    train: int | None
+    val: int
+    test: int
+    size: tuple[int, int]
+    seed: int
+    out: Path
+
+
 def image_size(text: str) -> tuple[int, int]:
     """Width and height of 32 to 8192 pixels, 565x584, or one number for both."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
@@ -77,7 +89,7 @@ def image_size(text: str) -> tuple[int, int]:
     return size
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args() -> Options:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument(
         "--sets", nargs="+", choices=list(FOLDERS), default=["ddr", "drive"], help="Write the trees of these data sets."
@@ -103,7 +115,7 @@ def parse_args() -> argparse.Namespace:
         "--out", type=Path, default=ROOT / "Dataset" / "synthetic", metavar="FOLDER",
         help="Write the trees into this folder.",
     )
-    return parser.parse_args()
+    return parser.parse_args(namespace=Options())
 
 
 def main() -> None:

@@ -48,14 +48,12 @@ def read_sample(sample: Sample) -> Photograph:
     Raises:
         UserError: a file cannot be read, or a mask is not as large as its photograph.
     """
-    image = read_image(sample.image)
-    height, width = image.shape[:2]
+    pixels = read_image(sample.image)
+    height, width = pixels.shape[:2]
     width //= 1 + sample.stereo
-    image = torch.from_numpy(image[:, :width].copy()).permute(2, 0, 1)
+    image = torch.from_numpy(pixels[:, :width].copy()).permute(2, 0, 1)
 
-    def mask(label: Label | None) -> Tensor | None:
-        if label is None:
-            return None
+    def mask(label: Label) -> Tensor:
         if label.path is None:
             return torch.zeros(height, width, dtype=torch.bool)
         values = read_mask(label.path, label.level)
@@ -72,7 +70,8 @@ def read_sample(sample: Sample) -> Photograph:
     fov = mask(Label(sample.fov)) if sample.fov else None
     if fov is not None and not fov.any():
         fov = None  # an empty one says nothing
-    return Photograph(sample.id, image, labels, fov, mask(sample.observer))
+    observer = mask(sample.observer) if sample.observer else None
+    return Photograph(sample.id, image, labels, fov, observer)
 
 
 def read_mask(path: Path, level: int | None = None) -> np.ndarray:

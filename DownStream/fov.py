@@ -30,7 +30,8 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     light = _lightness(small)
     best, mask = 0.0, None
-    for level in np.linspace(*np.percentile(light, (0.5, 90)), LEVELS + 2)[1:-1]:
+    dark, bright = np.percentile(light, (0.5, 90))
+    for level in np.linspace(dark, bright, LEVELS + 2)[1:-1]:
         region = _largest_region(light > level)
         if cv2.countNonZero(region) < AREA[0] * region.size:
             continue
@@ -47,14 +48,17 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
 def _lightness(image: np.ndarray) -> np.ndarray:
     """Square root of brightness, float32 (H, W), 0 to 16: noise, and the steps that matter, are alike everywhere."""
     brightness = image.max(2) // 2 + image[..., 0] // 2  # the retina is red, glowing borders seldom are
-    return np.sqrt(cv2.GaussianBlur(np.float32(cv2.medianBlur(brightness, 5)), (0, 0), 0.8))
+    return np.sqrt(cv2.GaussianBlur(cv2.medianBlur(brightness, 5).astype(np.float32), (0, 0), 0.8))
 
 
 def _largest_region(mask: np.ndarray) -> np.ndarray:
     """The largest connected part, uint8 (H, W), without what hangs on it by a thread."""
-    opened = cv2.morphologyEx(np.uint8(mask), cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7)))
+    ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
+    opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, ellipse)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
-    return np.uint8(labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()) if len(stats) > 1 else opened
+    if len(stats) < 2:
+        return opened
+    return (labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()).astype(np.uint8)
 
 
 def _complete(region: np.ndarray) -> tuple[np.ndarray, float]:
@@ -62,7 +66,8 @@ def _complete(region: np.ndarray) -> tuple[np.ndarray, float]:
     height, width = region.shape
     contours, _ = cv2.findContours(region, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = contours[0][:, 0]
-    hull = cv2.fillConvexPoly(np.zeros_like(region), cv2.convexHull(points), 1)
+    hull = np.zeros_like(region)
+    cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     free = points[((points > 1) & (points < [width - 2, height - 2])).all(1)].astype(np.float32)
     circle = _fit_circle(free)
     if circle is None:
@@ -71,10 +76,10 @@ def _complete(region: np.ndarray) -> tuple[np.ndarray, float]:
     distance = np.hypot(free[:, 0] - x, free[:, 1] - y) / radius
     support = float((np.abs(distance - 1) < TOLERANCE).mean())
     down, across = np.ogrid[:height, :width]
-    away = np.float32(across - x) ** 2 + np.float32(down - y) ** 2
-    disc = np.uint8(away < (radius + 0.5) ** 2)
+    away = (across - x).astype(np.float32) ** 2 + (down - y).astype(np.float32) ** 2
+    disc = (away < (radius + 0.5) ** 2).astype(np.uint8)
     _cut(disc, region)
-    hull &= np.uint8(away < (1.01 * radius + 0.5) ** 2)
+    hull &= away < (1.01 * radius + 0.5) ** 2
     # A whole outline is followed as it is, slanted cuts included; an incomplete one is completed.
     whole = cv2.countNonZero(hull & disc) > 0.985 * cv2.countNonZero(hull | disc)
     return hull if whole else disc, support

@@ -40,7 +40,7 @@ class Predictor:
         encoder, classes = Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"])
         model = Segmenter(encoder, classes, shape=DecoderShape.of(checkpoint))
         model.load_state_dict(checkpoint["model"])
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
         return cls(model, network_input, checkpoint.get("fov_crop", False), localiser, window, tta)
@@ -71,12 +71,12 @@ class Predictor:
         """(3, S, T) in [0, 1] -> (classes, S, T)."""
         if not self.tta:
             return self._one_view(x)
-        total = 0
+        total = x.new_zeros(self.model.classes, *x.shape[1:])
         for mirror in (False, True):
             for turns in range(4):
                 view = torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
                 maps = torch.rot90(self._one_view(view), -turns, (-2, -1))
-                total = total + (maps.flip(-1) if mirror else maps)
+                total += maps.flip(-1) if mirror else maps
         return total / 8
 
     def _one_view(self, x: Tensor) -> Tensor:
@@ -84,11 +84,11 @@ class Predictor:
         padded = self.network_input.pad(x)
         if not self.window or self.window >= max(padded.shape[1:]):
             return self.model(padded[None])[0].sigmoid()[:, :height, :width]
-        return self._by_windows(padded)[:, :height, :width]
+        return self._by_windows(padded, self.window)[:, :height, :width]
 
-    def _by_windows(self, x: Tensor) -> Tensor:
+    def _by_windows(self, x: Tensor, side: int) -> Tensor:
         """Windows overlap by half; each pixel's probability is their mean, weighted by the distance to their edge."""
-        side, (height, width) = self.window, x.shape[1:]
+        height, width = x.shape[1:]
         ramp = 1 - (torch.arange(side, device=x.device) + 0.5 - side / 2).abs() / (side / 2)
         shares = ramp[:, None] * ramp
         total = torch.zeros(self.model.classes, height, width, device=x.device)

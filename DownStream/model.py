@@ -3,6 +3,7 @@
 16,306,689 parameters with `bottleneck18`, one class and the authors' widths.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, zip_longest
 from typing import Any
@@ -94,7 +95,7 @@ class DetailPath(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> (N, widths[k], H / 2^k, W / 2^k) for each k, sizes rounded up as the encoder does."""
-        maps = []
+        maps: list[Tensor] = []
         if self.contrast and self.blocks:
             x = local_contrast(x)
         for block in self.blocks:
@@ -155,13 +156,15 @@ class LinearReadout(nn.Module):
         self.classifiers = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(count, affine=False), nn.Conv2d(count, classes, 1)) for count in channels
         )
-        for _, convolution in self.classifiers:
-            nn.init.zeros_(convolution.weight)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.zeros_(module.weight)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[c1, ..., c5] -> (N, classes, H/2, W/2)."""
         size = maps[0].shape[-2:]
-        return sum(resize(classify(x), size) for classify, x in zip(self.classifiers, maps, strict=True))
+        first, *others = (resize(classify(x), size) for classify, x in zip(self.classifiers, maps, strict=True))
+        return sum(others, first)
 
 
 class Segmenter(nn.Module):
@@ -199,6 +202,6 @@ class Segmenter(nn.Module):
         return resize(self.decoder(maps[-self.inputs :]), image.shape[-2:])
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resizing of (N, C, H, W) to (N, C, *size)."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)

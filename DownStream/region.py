@@ -30,7 +30,7 @@ class Region:
     @classmethod
     def whole(cls, x: Tensor, found: bool = True) -> "Region":
         """All of a photograph (..., H, W)."""
-        return cls(0, 0, *x.shape[-2:], found)
+        return cls(0, 0, x.shape[-2], x.shape[-1], found)
 
     def cut(self, x: Tensor) -> Tensor:
         """(..., H, W) -> (..., height, width)."""

@@ -36,9 +36,9 @@ def select_samples(
     if options.images:
         return [photographs_in(options.images)], str(options.images), f"predictions-{options.images.resolve().name}"
     if options.dataset:
-        title = CATALOGUE[options.dataset].title
+        samples = set_samples(options.dataset, options.split, options.data_dir, checkpoint["targets"])
         name = f"predictions-{options.dataset}-{options.split}"
-        return [set_samples(options, checkpoint["targets"])], f"{title} {options.split}", name
+        return [samples], f"{CATALOGUE[options.dataset].title} {options.split}", name
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
     refuse_no_folds(paths, checkpoints, groups)
     source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], options.split)}"
@@ -62,25 +62,27 @@ def photographs_in(folder: Path) -> list[Sample]:
     return list(samples.values())
 
 
-def set_samples(options: Options, targets: list[str]) -> list[Sample]:
+def set_samples(dataset: str, split: str, data_dir: Path | None, targets: list[str]) -> list[Sample]:
     """The official split of a data set that the network need not have been trained on.
 
     Raises:
         UserError: the set has no such target or no such split.
     """
-    other = CATALOGUE[options.dataset]
+    other = CATALOGUE[dataset]
     for target in targets:
         if other.targets and target not in other.targets:
-            raise UserError(f"--dataset {options.dataset} has no {target}, which the checkpoint segments")
-    if options.data_dir is None and other.folder is None:
-        raise UserError(f"--dataset {options.dataset} needs --data-dir")
-    found = other.find(options.data_dir or ROOT / "Dataset" / other.folder, targets)
-    if options.split not in found:
-        raise UserError(f"{other.title} has no split {options.split} there: choose --split {' or '.join(found)}")
-    return found[options.split]
+            raise UserError(f"--dataset {dataset} has no {target}, which the checkpoint segments")
+    if data_dir is None:
+        if other.folder is None:
+            raise UserError(f"--dataset {dataset} needs --data-dir")
+        data_dir = ROOT / "Dataset" / other.folder
+    found = other.find(data_dir, targets)
+    if split not in found:
+        raise UserError(f"{other.title} has no split {split} there: choose --split {' or '.join(found)}")
+    return found[split]
 
 
-def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:
+def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -> list[Sample]:
     """The samples of one of the checkpoint's own splits.
 
     Raises:
@@ -99,7 +101,7 @@ def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sam
     return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
 
 
-def refuse_no_folds(paths: list[Path], checkpoints: list[dict], groups: list[list[Sample]]) -> None:
+def refuse_no_folds(paths: list[Path], checkpoints: list[dict[str, Any]], groups: list[list[Sample]]) -> None:
     """Scores are pooled over checkpoints for the same targets of the same set that predict different photographs.
 
     Raises:

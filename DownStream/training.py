@@ -47,12 +47,12 @@ def train(options: Options) -> None:
     options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
     claim(options.run_dir)
     checkpoint = resumable(options, split)
-    localiser = read_localiser(options, split) if options.localiser else None
+    localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
     network_input = input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)
 
     model = Segmenter(encoder, len(options.target), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
     run = Training(options, predictor, photographs, split, localiser)
@@ -237,7 +237,7 @@ def default_name(options: Options) -> str:
     return f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{fold}".replace(":", "_")
 
 
-def resumable(options: Options, split: dict[str, list[str]]) -> dict | None:
+def resumable(options: Options, split: dict[str, list[str]]) -> dict[str, Any] | None:
     """The checkpoint to go on from, if there is one and `--resume` allows.
 
     Raises:
@@ -257,22 +257,21 @@ def resumable(options: Options, split: dict[str, list[str]]) -> dict | None:
     return checkpoint
 
 
-def read_localiser(options: Options, split: dict[str, list[str]]) -> dict[str, Any]:
+def read_localiser(path: Path, dataset: str, split: dict[str, list[str]]) -> dict[str, Any]:
     """What the new checkpoint carries of the localiser's.
 
     Raises:
         UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
     """
-    content = load_checkpoint(options.localiser, "segmentation")
+    content = load_checkpoint(path, "segmentation")
     discs = {settings.disc for settings in CATALOGUE.values()}
     if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
-        disc = CATALOGUE[options.dataset].disc
-        raise UserError(f"{options.localiser} is no localiser: train one with --target {disc} --roi full")
+        raise UserError(f"{path} is no localiser: train one with --target {CATALOGUE[dataset].disc} --roi full")
     held_out = set(split["val"] + split["test"])
-    seen = held_out & set(content["split"]["train"]) if content["dataset"] == options.dataset else set()
+    seen = held_out & set(content["split"]["train"]) if content["dataset"] == dataset else set()
     if seen:
         raise UserError(
-            f"{options.localiser} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
+            f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
         )
     only_for_training = ("optimizer", "scaler", "losses", "log", "options")

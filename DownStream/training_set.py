@@ -19,9 +19,9 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
     Raises:
         UserError: the data set or a label is not there, or nothing is left to train on.
     """
-    settings = CATALOGUE[options.dataset]
-    around = [settings.disc] if options.roi == "disc" and settings.disc else []
-    found = settings.find(options.data_dir, list(dict.fromkeys([*options.target, *around])))
+    disc = roi_target(options)
+    around = [disc] if disc else []
+    found = CATALOGUE[options.dataset].find(options.data_dir, list(dict.fromkeys([*options.target, *around])))
     if options.split_file:
         samples = read_split(options.split_file, found, options.label_fraction)
     else:
@@ -31,6 +31,11 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
     require_labels(samples["train"] + samples["val"], options.target)
     require_labels(samples["train"], around)
     return samples
+
+
+def roi_target(options: Options) -> str | None:
+    """The target around which --roi disc cuts; None for full photographs."""
+    return CATALOGUE[options.dataset].disc if options.roi == "disc" else None
 
 
 def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
@@ -55,16 +60,16 @@ def read_training_set(
     Raises:
         UserError: a label has no disc to put a region around.
     """
-    photographs = []
+    photographs, disc = [], roi_target(options)
     for sample in progress_bar(samples, "read", unit="photo", leave=False):
         photograph = read_sample(sample)
-        masks = [photograph.labels[target] for target in options.target]
+        layers = [photograph.labels[target] for target in options.target]
         if "loss" in options.fov:
-            masks.append(torch.from_numpy(photograph.field_of_view))
-        image, masks = network_input.visible(photograph).to(device), torch.stack(masks).to(device)
+            layers.append(torch.from_numpy(photograph.field_of_view))
+        image, masks = network_input.visible(photograph).to(device), torch.stack(layers).to(device)
         region = None
-        if options.roi == "disc":
-            region = disc_region(photograph.labels[CATALOGUE[options.dataset].disc].numpy())
+        if disc:
+            region = disc_region(photograph.labels[disc].numpy())
             if region is None:
                 raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
         else:

@@ -47,11 +47,12 @@ class NetworkInput:
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The sides to which `pad` brings a photograph of these."""
-        return tuple(max(self.size, -(-side // STRIDE) * STRIDE) for side in (height, width))
+        rows, columns = (max(self.size, -(-side // STRIDE) * STRIDE) for side in (height, width))
+        return rows, columns
 
     def pad(self, x: Tensor) -> Tensor:
         """Zero-pads what `scale` returned, (..., H, W)."""
-        height, width = self.padded(*x.shape[-2:])
+        height, width = self.padded(x.shape[-2], x.shape[-1])
         return F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2]))
 
     def restore(self, maps: Tensor, height: int, width: int) -> Tensor:
@@ -87,14 +88,16 @@ def training_batch(
         crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.
         jitter: the colours too, by `jitter_channels`.
     """
-    pairs = [(each.image, each.masks) for each in photographs]
-    for k, photograph in enumerate(photographs):
+    pairs = []
+    for photograph in photographs:
+        image, masks = photograph.image, photograph.masks
         if photograph.region:
             region = photograph.region.jittered(generator)
-            pairs[k] = tuple(network_input.scale(region.cut(x)) for x in pairs[k])
+            image, masks = (network_input.scale(region.cut(x)) for x in (image, masks))
+        pairs.append((image, masks))
     if crop is None:
-        sizes = [network_input.padded(*image.shape[-2:]) for image, _ in pairs]
-        size = tuple(map(max, zip(*sizes, strict=True)))
+        sizes = [network_input.padded(image.shape[-2], image.shape[-1]) for image, _ in pairs]
+        size = max(height for height, _ in sizes), max(width for _, width in sizes)
     else:
         size = crop, crop
     images, masks = augment(pairs, size, generator)
@@ -125,7 +128,8 @@ def augment(
     extent = visible.amax(0).tolist()
     v, u = (sign[:, k, None] * (starts[:, k, None] + torch.arange(extent[k]) - middle[:, k, None]) for k in (0, 1))
     ends = visible[:, :, None] - 1
-    corners = rotated(*(torch.cat([x[:, :1], x.gather(1, ends[:, k])], 1) for k, x in enumerate((v, u))), radians)
+    outer_v, outer_u = (torch.cat([x[:, :1], x.gather(1, ends[:, k])], 1) for k, x in enumerate((v, u)))
+    corners = rotated(outer_v, outer_u, radians)
     # Bicubic sampling reads from one pixel before to two behind; one more for rounding.
     first = ((corners.amin((1, 2)) + middle).floor().long() - 2).clamp(min=0).minimum(sides - 1)
     last = ((corners.amax((1, 2)) + middle).floor().long() + 3).minimum(sides - 1).maximum(first)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -72,18 +72,10 @@ def _is_current(path: Path) -> bool:
 
 def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> None:
     """Writes the cache file, and beside it the list of the unreadable photographs."""
-    resize = _resize_antialiased if antialias else _resize_plain
-
-    def decode(path: Path) -> np.ndarray | UserError:
-        try:
-            return resize(read_image(path), size)
-        except UserError as error:
-            return error
-
     target.unlink(missing_ok=True)
     bad: dict[Path, str] = {}
     rows = 0
-    with replacing(target) as temporary, ThreadPoolExecutor() as pool, closing(pool.map(decode, paths)) as decoded:
+    with replacing(target) as temporary, closing(_decoded(paths, size, antialias)) as decoded:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
         _reserve(temporary)
         for path, image in zip(paths, progress_bar(decoded, "decode", len(paths), unit="photo"), strict=True):
@@ -95,6 +87,20 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
                 rows += 1
         _shorten(temporary, rows)
         write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
+
+
+def _decoded(paths: list[Path], size: int, antialias: bool) -> Generator[np.ndarray | UserError, None, None]:
+    """Each photograph resized, or why it cannot be read, in order; several are decoded at once."""
+    resize = _resize_antialiased if antialias else _resize_plain
+
+    def decode(path: Path) -> np.ndarray | UserError:
+        try:
+            return resize(read_image(path), size)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        yield from pool.map(decode, paths)
 
 
 def _refuse(bad: dict[Path, str], count: int, max_bad: float) -> None:

@@ -24,7 +24,7 @@ class Bottleneck(ExpandingBottleneck):
     expansion = 1
 
 
-BLOCKS: dict[str, tuple[type[Any], list[int]]] = {
+BLOCKS: dict[str, tuple[type[BasicBlock | ExpandingBottleneck], list[int]]] = {
     "bottleneck18": (Bottleneck, [2, 2, 2, 2]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
@@ -38,22 +38,29 @@ SCALINGS: dict[str, tuple[list[float], list[float]]] = {
 }
 
 
-class Encoder(ResNet):
+class Encoder(nn.Module):
     """Feature maps c1..c5 of an image, at strides 2, 4, 8, 16, 32.
 
     `channels` are those of c1..c5: (64, 64, 128, 256, 512) for `bottleneck18`. The input is always RGB in [0, 1];
     what the weights expect beyond that (`scaling`) is applied inside, so that no caller has to know.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, arch: str = "bottleneck18", scaling: str = "unit", norm_layer: type[nn.Module] = nn.BatchNorm2d
     ) -> None:
+        super().__init__()
         block, depths = BLOCKS[arch]
-        super().__init__(block, depths, norm_layer=norm_layer)
-        del self.avgpool, self.fc
+        network = ResNet(block, depths, norm_layer=norm_layer)
         if arch == "bottleneck18":
-            self.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
-            nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+            network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
+            nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = (
+            network.layer1, network.layer2, network.layer3, network.layer4,
+        )  # fmt: skip
         self.arch, self.scaling = arch, scaling
         self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
         mean, std = SCALINGS[scaling]
@@ -71,7 +78,7 @@ class Encoder(ResNet):
         return [c1, c2, c3, c4, self.run_stage(self.layer4, c4)]
 
     def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """Pretraining may replace it, to keep fewer activations."""
+        """On its own, so that a subclass can keep fewer activations."""
         return stage(x)
 
 
@@ -83,7 +90,7 @@ def imagenet_encoder(arch: str) -> Encoder:
     """
     if arch not in ("resnet18", "resnet34", "resnet50"):
         raise UserError(f"there are no ImageNet weights for --arch {arch}: use resnet18, resnet34 or resnet50")
-    weights = get_model_weights(arch).IMAGENET1K_V1
+    weights = get_model_weights(arch)["IMAGENET1K_V1"]
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:

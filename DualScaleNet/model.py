@@ -4,7 +4,7 @@ In the method every view (each of the 9 + 9 patch positions, each whole-image vi
 of its own, so BatchNorm statistics are per view. `PerViewBatchNorm` gives exactly that from one batched pass.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
@@ -25,6 +25,10 @@ class PerViewBatchNorm(nn.BatchNorm2d):
     Accepts (N, C) too. `separate_views` says how many views there are.
     """
 
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
     views = 1
     synchronised = False
     recording = True  # in the running statistics
@@ -88,10 +92,9 @@ def separate_views(layers: list[PerViewBatchNorm], views: int, record: bool = Tr
         torch._foreach_add_([layer.num_batches_tracked for layer in layers], views)
 
 
-def batch_norms(*stages: Callable) -> list[PerViewBatchNorm]:
-    """The layers of those stages that are modules."""
-    modules = (module for stage in stages if isinstance(stage, nn.Module) for module in stage.modules())
-    return [module for module in modules if isinstance(module, PerViewBatchNorm)]
+def batch_norms(*stages: nn.Module) -> list[PerViewBatchNorm]:
+    """The layers of those stages."""
+    return [module for stage in stages for module in stage.modules() if isinstance(module, PerViewBatchNorm)]
 
 
 def synchronised_batch_norm(
@@ -113,6 +116,16 @@ def synchronised_batch_norm(
     out = centred * (scale if weight is None else scale * weight).view(shape)
     out = out if bias is None else out + bias.view(shape)
     return out.to(x.dtype), mean.detach(), variance.detach() * (count / max(1, count - 1))
+
+
+class CheckpointedEncoder(Encoder):
+    """An encoder that computes the activations inside its stages again in the backward pass, and does not keep them."""
+
+    def run_stage(self, stage: nn.Module, x: Tensor) -> Tensor:
+        layers = batch_norms(stage)
+        # What is computed again does not count twice in the running statistics; another pass has come since.
+        again = separate_views(layers, layers[0].views, record=False)
+        return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
 
 
 class Projector(nn.Sequential):
@@ -180,7 +193,7 @@ class DualScaleNet(nn.Module):
         self.stop_gradient, self.per_view = stop_gradient, per_view
         self.train_global, self.train_local = train_global, train_local
         self.one_pass = one_pass or not per_view
-        self.encoder = Encoder(arch, norm_layer=PerViewBatchNorm)
+        self.encoder = (CheckpointedEncoder if checkpointing else Encoder)(arch, norm_layer=PerViewBatchNorm)
         self.local_projector, self.local_predictor = Projector(self.encoder.channels[-1]), Predictor()
         self.global_projector, self.global_predictor = Projector(self.encoder.channels[-1]), Predictor()
         for module in self.modules():
@@ -188,43 +201,33 @@ class DualScaleNet(nn.Module):
                 module.synchronised = synchronised
         if not self.one_pass:
             self.encoder.to(memory_format=torch.channels_last)
-        if checkpointing:
-            self.encoder.run_stage = self._checkpointed
 
     def forward(self, x: Tensor, y: Tensor, whole: Tensor) -> Embeddings:
         """x, y: the patches of the two copies, (N, 9, 3, h, w); whole: v3 and v4, (N, 2, 3, H, W)."""
         grad = torch.is_grad_enabled()
         with torch.set_grad_enabled(grad and self.train_local):
-            local_predictions = self._batched(x, self.encoder, _pool, self.local_projector, self.local_predictor)
+            local_predictions = self._batched(x, self.encoder, self.local_projector, self.local_predictor)
         with torch.set_grad_enabled(grad and self.train_local and not self.stop_gradient):
-            local_projections = self._batched(y, self.encoder, _pool, self.local_projector)
+            local_projections = self._batched(y, self.encoder, self.local_projector)
         with torch.set_grad_enabled(grad and self.train_global):
-            global_projections = self._batched(whole, self.encoder, _pool, self.global_projector)
+            global_projections = self._batched(whole, self.encoder, self.global_projector)
             global_predictions = self._batched(global_projections, self.global_predictor)
         return Embeddings(local_predictions, local_projections, global_predictions, global_projections)
 
-    def _batched(self, views: Tensor, *stages: Callable[[Tensor], Tensor]) -> Tensor:
-        """Applies `stages` to (N, V, ...), with statistics for each of the V views. Returns (N, V, D)."""
+    def _batched(self, views: Tensor, *stages: nn.Module) -> Tensor:
+        """Applies `stages` to (N, V, ...), with statistics for each of the V views. Returns (N, V, D).
+
+        Of the encoder's maps the global average of c5 goes on.
+        """
         if self.one_pass:
             together = views.shape[1] if self.per_view else 1
             return self._pass(views.flatten(0, 1), together, stages).unflatten(0, views.shape[:2])
         return torch.stack([self._pass(view, 1, stages) for view in views.unbind(1)], 1)
 
-    def _pass(self, x: Tensor, views: int, stages: tuple[Callable[[Tensor], Tensor], ...]) -> Tensor:
+    def _pass(self, x: Tensor, views: int, stages: tuple[nn.Module, ...]) -> Tensor:
         if x.ndim == 4 and not self.one_pass:
             x = x.contiguous(memory_format=torch.channels_last)
         with separate_views(batch_norms(*stages), views):
             for stage in stages:
-                x = stage(x)
+                x = stage(x)[-1].mean((-2, -1)) if stage is self.encoder else stage(x)
         return x
-
-    def _checkpointed(self, stage: nn.Module, x: Tensor) -> Tensor:
-        layers = batch_norms(stage)
-        # What is computed again does not count twice in the running statistics; another pass has come since.
-        again = separate_views(layers, layers[0].views, record=False)
-        return checkpoint(stage, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
-
-
-def _pool(maps: list[Tensor]) -> Tensor:
-    """Global average of c5. -> (N, C)."""
-    return maps[-1].mean((-2, -1))

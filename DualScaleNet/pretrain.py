@@ -92,7 +92,7 @@ def train_one_epoch(run: "Pretraining", network: nn.Module, photographs: np.ndar
         if options.standardise:
             x, y, whole = map(standardise, (x, y, whole))
 
-        terms, passes = 0, []
+        terms, passes = torch.zeros(len(run.terms), device=run.device), list[list[Tensor]]()
         for part in zip(*(views.chunk(options.accumulate) for views in (x, y, whole)), strict=True):
             more = len(passes) + 1 < options.accumulate
             with network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext():
@@ -100,7 +100,7 @@ def train_one_epoch(run: "Pretraining", network: nn.Module, photographs: np.ndar
                     embeddings = Embeddings(*(vectors.float() for vectors in network(*part)))
                 losses = weighted_losses(embeddings, options.weights) / options.accumulate
                 run.backward(losses[0])
-            terms = terms + losses.detach()
+            terms += losses.detach()
             passes.append([vectors.detach() for vectors in embeddings])
         if run.end_step(terms):
             kept, seen = passes, (y, whole)

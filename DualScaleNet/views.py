@@ -118,13 +118,13 @@ def rotate(images: Tensor, angles: Tensor) -> Tensor:
 
 def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
     """A crop of 0.2 to 1 of the area, ratio 3/4 to 4/3, resized to the whole. (M, C, H, W) -> the same shape."""
-    size = images.shape[-2:]
-    top, left, heights, widths = crop_boxes(len(images), *size, generator)
-    y, x = _source_positions(top, heights, size[0]), _source_positions(left, widths, size[1])
+    height, width = images.shape[-2:]
+    top, left, heights, widths = crop_boxes(len(images), height, width, generator)
+    y, x = _source_positions(top, heights, height), _source_positions(left, widths, width)
     # In coordinates in which pixel centres span [-1, 1]; the device makes (M, H, W, 2) of them, x before y.
-    x, y = 2 * x / (size[1] - 1) - 1, 2 * y / (size[0] - 1) - 1
+    x, y = 2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1
     x, y = (each.to(images.device, images.dtype, non_blocking=True) for each in (x, y))
-    grid = torch.stack([x[:, None, :].expand(-1, *size), y[:, :, None].expand(-1, *size)], dim=-1)
+    grid = torch.stack([x[:, None, :].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], dim=-1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +174,7 @@ class Bench:
         room = f"/dev/shm has room for {self.workers} of the authors' {WORKERS} workers of the reference"
         return [] if self.workers == WORKERS else [f"{room}{'' if self.workers else ': it reads a single batch'}."]
 
-    def race(self, sides: dict[str, tuple[Step, float]], warm_up: bool = True) -> dict[str, float]:
+    def race(self, sides: Mapping[str, tuple[Step, float]], warm_up: bool = True) -> dict[str, float]:
         """Work a second of each side, given as (what to run, the work that this is): best of the repeats, in turns.
 
         Short runs are timed by the dozen. Without `warm_up` each turn is one run.

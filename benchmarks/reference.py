@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from DownStream.model import Segmenter
+from DownStream.model import Decoder, Segmenter
 from DualScaleNet.model import DualScaleNet
 
 AUGMENTATION = v2.RandomChoice(
@@ -109,7 +109,8 @@ def augmented(image: Image.Image, label: Image.Image, crop: int | None) -> tuple
             image, label = flip(image), flip(label)
     if crop:
         image, label = v2.RandomCrop(crop)(image, label)
-    return tuple(v2.functional.to_dtype(v2.functional.to_image(x), scale=True) for x in (image, label))
+    images, labels = (v2.functional.to_dtype(v2.functional.to_image(x), scale=True) for x in (image, label))
+    return images, labels
 
 
 def segmentation_step(model: Segmenter, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor) -> None:
@@ -121,11 +122,14 @@ def segmentation_step(model: Segmenter, optimizer: torch.optim.Optimizer, images
 
 def segmentation_logits(model: Segmenter, images: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, C, H, W): all 64 channels are resized before the 1x1 convolution to the classes."""
+    decoder = model.decoder
+    if not isinstance(decoder, Decoder):
+        raise TypeError("only the U-Net is written down here")
     c1, c2, c3, c4, x = model.encoder(images)
-    for block, skip in zip(model.decoder.blocks, (c4, c3, c2, c1), strict=True):
+    for block, skip in zip(decoder.blocks, (c4, c3, c2, c1), strict=True):
         x = block(skip, x)
     x = F.interpolate(x, size=images.shape[2:], mode="bilinear", align_corners=True)
-    return model.decoder.classifier(x)
+    return decoder.classifier(x)
 
 
 def scores(probability: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -26,6 +26,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,8 +84,8 @@ def drawn_views(images: Tensor, recipe: str, generator: torch.Generator) -> tupl
 
 def reference_input(bench: Bench, paths: list[Path], recipe: str, workers: int, step: Callable | None = None) -> None:
     """The views of one epoch on the device, and a step with each batch if one is given."""
-    for views in reference.loader(paths, bench.sizes.side, recipe, bench.sizes.batch, workers):
-        views = [[view.to(bench.device) for view in group] for group in views]
+    for batch in reference.loader(paths, bench.sizes.side, recipe, bench.sizes.batch, workers):
+        views = [[view.to(bench.device) for view in group] for group in batch]
         if step:
             step(*views)
 
@@ -104,8 +105,8 @@ def pretraining_side(
     images = torch.rand(batch, 3, side, side, generator=generator).to(device)
     views = drawn_views(images, recipe, generator)
     if precision is None:
-        views = [[view.contiguous() for view in group.unbind(1)] for group in views]
-        return functools.partial(reference.pretraining_step, model, optimizer, *views)
+        x, y, whole = ([view.contiguous() for view in group.unbind(1)] for group in views)
+        return functools.partial(reference.pretraining_step, model, optimizer, x, y, whole)
 
     def step() -> None:
         """As in main.py."""
@@ -145,7 +146,7 @@ def new_network(
     """The same weights for both sides, and Adam. As main.py makes it for the device, but for what `own` says."""
     torch.manual_seed(0)
     own = {"one_pass": device.type != "cpu", **own}
-    model = DualScaleNet(stop_gradient=recipe == "paper", per_view=ours, **own)
+    model = DualScaleNet("bottleneck18", recipe == "paper", ours, **own)
     model.to(device).train()
     return model, torch.optim.Adam(model.parameters(), 1e-3, fused=ours)
 
@@ -245,7 +246,7 @@ def table_input(bench: Bench, table: Table) -> None:
     paths = cycled(bench.files, sizes.read)
     for recipe in RECIPES:
         photographs = hold(bench.cached(paths, recipe), bench.device)
-        sides = {
+        sides: dict[str, tuple[Step, float]] = {
             f"reference, {bench.workers} workers": reference_epoch(bench, paths, recipe),
             "reference, no workers": (
                 functools.partial(reference_input, bench, paths[: sizes.batch], recipe, 0), sizes.batch,
@@ -275,8 +276,8 @@ def table_step(bench: Bench, table: Table) -> None:
         steps[other] = pretraining_side(recipe, fastest, sizes.batch, sizes.side, bench.device, one_pass=one_pass)
         work = {name: arithmetic(step) for name, step in steps.items()}
         rates = bench.race({name: (step, sizes.batch) for name, step in steps.items()}, bench.device.type == "cuda")
-        for row in compared(rates, "photographs/s", bench.target(f"step {recipe}"), recipe=recipe):
-            name = row["side"]
+        rows = compared(rates, "photographs/s", bench.target(f"step {recipe}"), recipe=recipe)
+        for name, row in zip(rates, rows, strict=True):
             speed = work[name] * rates[name] / sizes.batch
             share = speed / bench.ceilings[bench.precisions.get(name, fastest) or "float32"]
             row |= {"GFLOP a photograph": work[name] / sizes.batch / 1e9, "TFLOP/s": speed / 1e12}
@@ -368,17 +369,20 @@ def table_scoring(bench: Bench, table: Table) -> None:
 def table_memory(bench: Bench, table: Table) -> None:
     """Peak memory of a step, each in a process of its own."""
     sizes, fastest = bench.sizes, list(bench.precisions.values())[-1]
-    less = {"--accumulate 2": {"accumulate": 2}, "--checkpoint-activations": {"checkpointing": True}}
+    less: dict[str, dict[str, Any]] = {
+        "--accumulate 2": {"accumulate": 2}, "--checkpoint-activations": {"checkpointing": True},
+    }  # fmt: skip
 
     def add(step: str, side: str, build: Callable[..., Step]) -> None:
         table.add({"step": step, "side": side, "MB": evaluation.apart(peak_of_step, build, str(bench.device))})
 
     for recipe in RECIPES:
-        sides = [(name, precision, {}) for name, precision in bench.precisions.items()]
-        sides += [(f"... {option}", fastest, options) for option, options in less.items()]
-        for name, precision, options in sides:
-            build = functools.partial(pretraining_side, recipe, precision, sizes.batch, sizes.side, **options)
+        for name, precision in bench.precisions.items():
+            build = functools.partial(pretraining_side, recipe, precision, sizes.batch, sizes.side)
             add(f"pretraining, {recipe}", name, build)
+        for option, own in less.items():
+            build = functools.partial(pretraining_side, recipe, fastest, sizes.batch, sizes.side, **own)
+            add(f"pretraining, {recipe}", f"... {option}", build)
     for name, precision in bench.precisions.items():
         build = functools.partial(segmentation_side, precision, precision is not None, sizes.whole)
         add("segmentation", name, build)
@@ -409,7 +413,7 @@ def table_width(bench: Bench, table: Table) -> None:
         files = bench.write_files(8, (width, width * 3 // 4))
         paths = cycled(files, sizes.batch)
         photographs = bench.cached(paths, "paper")
-        sides = {
+        sides: dict[str, tuple[Step, float]] = {
             "reference, input without workers": (
                 functools.partial(reference_input, bench, paths, "paper", 0), len(paths),
             ),
@@ -448,9 +452,10 @@ def table_processes(bench: Bench, table: Table) -> None:
     for k, path in enumerate(cycled(bench.files, bench.sizes.batch * bench.sizes.steps)):
         (photographs / f"{k:04d}.jpg").symlink_to(path)
     most = torch.cuda.device_count() if bench.device.type == "cuda" else 2
+    first = None
     for count, option in [(count, "") for count in sorted({1, most})] + [(most, "--batch-norm=synchronised")]:
         rate = trained_rate(bench, photographs, count, *option.split())
-        first = table.rows[0]["photographs/s"] if table.rows else rate
+        first = first or rate
         table.add({"processes": count, "": option, "photographs/s": rate, "times one process": rate / first})
     table.notes.append(f"A batch of {bench.sizes.batch} in all; the fastest epoch of {bench.repeats + 1}.")
 

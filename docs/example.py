@@ -10,6 +10,7 @@ on DRIVE's 20 training photographs (--val-fraction 0 --epochs 160); that network
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,7 @@ def main() -> None:
     for name in ("photograph", "vessels", "disc"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()
-    photograph = cv2.imread(str(args.photograph))
+    photograph = read(args.photograph, cv2.IMREAD_COLOR)
     lit = np.flatnonzero(photograph.max(2).mean(0) > 20)  # columns of the field of view
     photograph, vessels, disc = (
         panel(image, lit[0] / photograph.shape[1], (lit[-1] + 1) / photograph.shape[1])
@@ -44,9 +45,17 @@ def main() -> None:
     cv2.imwrite(str(ROOT / "docs" / "example.jpg"), picture, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
+def read(path: Path, flags: int) -> np.ndarray:
+    """An image as OpenCV has it, colours as BGR."""
+    image = cv2.imread(str(path), flags)
+    if image is None:
+        sys.exit(f"example.py: error: cannot read {path}")
+    return image
+
+
 def probability(path: Path) -> np.ndarray:
     """A 16-bit map as predict.py writes it -> (H, W) float32 in [0, 1]."""
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 65535
+    return read(path, cv2.IMREAD_UNCHANGED).astype(np.float32) / 65535
 
 
 def panel(image: np.ndarray, left: float, right: float) -> np.ndarray:

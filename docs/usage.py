@@ -52,8 +52,8 @@ def section(script: str, parser: argparse.ArgumentParser) -> str:
     parts = [f"## {script}", (parser.description or "").strip()]
     parts += table(options._group_actions + positional._group_actions)
     for group in groups:
-        heading = f"### {group.title[0].upper()}{group.title[1:]}"
-        parts += [heading, group.description or "", *table(group._group_actions)]
+        title = group.title or ""
+        parts += [f"### {title[:1].upper()}{title[1:]}", group.description or "", *table(group._group_actions)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -32,8 +33,8 @@ def pretraining_epoch(
     run = pretraining.Pretraining(options, network, optimizer, [Path()] * len(photographs))
 
     def epoch(after_step: Callable[[], Any]) -> dict[str, float]:
-        run.save_if_due = after_step
-        return pretraining.train_one_epoch(run, network, photographs)
+        with mock.patch.object(run, "save_if_due", after_step):
+            return pretraining.train_one_epoch(run, network, photographs)
 
     return network, epoch
 
@@ -47,11 +48,11 @@ def segmentation_epoch(options: SegmentationOptions, device: torch.device) -> tu
     torch.manual_seed(options.seed)
     shape = DECODERS[RECIPES[options.recipe].decoder]
     model = Segmenter(segmentation.initial_encoder(options), len(options.target), True, shape)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     run = segmentation.Training(options, Predictor(model, network_input), photographs, {})
 
     def epoch(after_step: Callable[[], Any]) -> dict[str, float]:
-        run.save_if_due = after_step
-        return segmentation.train_one_epoch(run)
+        with mock.patch.object(run, "save_if_due", after_step):
+            return segmentation.train_one_epoch(run)
 
     return model, epoch

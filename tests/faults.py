@@ -22,6 +22,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import numpy as np
@@ -50,10 +51,14 @@ class LostError(AssertionError):
     """Something was lost, or something wrong was taken for right."""
 
 
-def start(script: str, *arguments: object, **how: object) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=ENVIRONMENT, **pipes, **how)
+def start(
+    script: str, *arguments: object, preexec_fn: Callable[[], None] | None = None, start_new_session: bool = False
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=preexec_fn,
+        start_new_session=start_new_session,
+    )  # fmt: skip
 
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
@@ -143,8 +148,8 @@ def same_end(whole: Path, other: Path, kind: str) -> None:
     if logs[0] != logs[1]:
         raise LostError("the logs differ")
     if kind == "pretraining":
-        states = [load_encoder(run / "encoder.pth")[0].state_dict() for run in (whole, other)]
-        if list(differences(*states, "encoder.pth")):
+        first, second = (load_encoder(run / "encoder.pth")[0].state_dict() for run in (whole, other))
+        if list(differences(first, second, "encoder.pth")):
             raise LostError("the encoders differ")
 
 
@@ -361,7 +366,7 @@ def digest(path: Path) -> str:
 SCRIPTS = {"main.py": pretraining, "train.py": train, "predict.py": predict}
 
 
-def option_names(module: object) -> list[str]:
+def option_names(module: ModuleType) -> list[str]:
     """All options of a script, from its own help."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit), mock.patch.object(sys, "argv", ["x", "-h"]):

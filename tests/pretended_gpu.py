@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+IS_CUDA, IS_CPU = (getattr_static(Tensor, name).__get__ for name in ("is_cuda", "is_cpu"))
 # Elementwise too, though PyTorch does not tag them so.
 ELEMENTWISE = {"fill_", "masked_fill", "masked_fill_"}
 # Their result, or its size, is known to the host only when the GPU is done.
@@ -110,7 +112,7 @@ class PretendedGPU(TorchDispatchMode):
 
     def _judge_indices(self, name: str, indices: list[Tensor | None], value: Tensor | None = None) -> None:
         value_on_cpu = value is not None and self.place(value) == CPU
-        if value_on_cpu and value.ndim:
+        if value is not None and value_on_cpu and value.ndim:
             raise MixedDevicesError(f"{name}: the value is on the cpu, {tuple(value.shape)}, the tensor on cuda")
         for index in (x for x in indices if x is not None):
             if self.place(index) == CPU:
@@ -135,8 +137,8 @@ class _Functions(TorchFunctionMode):
         places = [gpu.place(x) for x in inputs]
         if func == Tensor.device.__get__:
             return places[0]
-        if func in (Tensor.is_cuda.__get__, Tensor.is_cpu.__get__):
-            return (places[0] == GPU) == (func == Tensor.is_cuda.__get__)
+        if func in (IS_CUDA, IS_CPU):
+            return (places[0] == GPU) == (func == IS_CUDA)
         if func in (Tensor.numpy, Tensor.__array__, Tensor.pin_memory) and GPU in places:
             raise MixedDevicesError(f"{name} of a tensor on cuda")
         if func is Tensor.pin_memory:
@@ -153,7 +155,7 @@ class _Functions(TorchFunctionMode):
             kwargs["copy"] = kwargs.get("copy", False) or (named or places[0]) != places[0]
         if named == GPU and any(isinstance(x, torch.Generator) for x in kwargs.values()):
             raise MixedDevicesError(f"{name}: a generator of the cpu for a tensor on cuda")
-        args = [CPU if device_of(x) else x for x in args]
+        args = tuple(CPU if device_of(x) else x for x in args)
         kwargs = {key: CPU if device_of(x) else x for key, x in kwargs.items()}
         with gpu.running(named, GPU if GPU in places else CPU):
             results = func(*args, **kwargs)

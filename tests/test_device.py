@@ -37,13 +37,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """TF32, three digits of a product, would hide what is compared; the variable is for the scripts."""
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
-    backends = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = [backend.allow_tf32 for backend in backends]  # monkeypatch cannot undo these
-    for backend in backends:
-        backend.allow_tf32 = False
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32  # monkeypatch cannot undo these
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     yield
-    for backend, allowed in zip(backends, before, strict=True):
-        backend.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture

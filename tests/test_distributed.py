@@ -42,7 +42,9 @@ def gradients(model: DualScaleNet, network: torch.nn.Module, half: slice) -> dic
     model.zero_grad()
     p, z, q, w = network(*(views[half] for views in batch()))
     (0.5 * global_loss(q, w) + 0.5 * local_loss(p, z).total).backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert len(found) == len(list(model.parameters()))
+    return found
 
 
 def fresh_model(synchronised: bool = False) -> DualScaleNet:
@@ -167,10 +169,10 @@ def torchrun(folder: Path, data: Path, *options: object, epochs: int = 2) -> sub
     )  # fmt: skip
 
 
-def two_hosts(*folders: Path, data: list[Path], **kwargs: int) -> list[subprocess.Popen]:
+def two_hosts(*folders: Path, data: list[Path], epochs: int = 2) -> list[subprocess.Popen]:
     """Agents that meet by c10d: the first process is that of the agent started first."""
     meeting = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_port()}")
-    return [torchrun(*each, "--nnodes", 2, *meeting, **kwargs) for each in zip(folders, data, strict=True)]
+    return [torchrun(*each, "--nnodes", 2, *meeting, epochs=epochs) for each in zip(folders, data, strict=True)]
 
 
 def ends(agents: list[subprocess.Popen], code: int = 0) -> list[tuple[str, str]]:

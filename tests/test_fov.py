@@ -40,13 +40,13 @@ def test_the_same_answer_twice(eye: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 def test_dark_photograph(eye: tuple[np.ndarray, np.ndarray]) -> None:
-    assert overlap(estimate_fov(np.uint8(eye[0] * 0.25)), eye[1]) > 0.98
+    assert overlap(estimate_fov((eye[0] * 0.25).astype(np.uint8)), eye[1]) > 0.98
 
 
 def test_bright_rim_and_halo(eye: tuple[np.ndarray, np.ndarray]) -> None:
     image, fov = eye
-    rim = np.exp(-((cv2.distanceTransform(np.uint8(fov), cv2.DIST_L2, 5) / 12) ** 2)) * fov
-    halo = cv2.GaussianBlur(np.float32(fov), (0, 0), 20) * ~fov
+    rim = np.exp(-((cv2.distanceTransform(fov.astype(np.uint8), cv2.DIST_L2, 5) / 12) ** 2)) * fov
+    halo = cv2.GaussianBlur(fov.astype(np.float32), (0, 0), 20) * ~fov
     bright = np.clip(image + 150 * rim[..., None] + 60 * halo[..., None], 0, 255).astype(np.uint8)
     assert overlap(estimate_fov(bright), fov) > 0.97
 
@@ -54,7 +54,7 @@ def test_bright_rim_and_halo(eye: tuple[np.ndarray, np.ndarray]) -> None:
 def test_dim_coloured_noisy_border_with_text(eye: tuple[np.ndarray, np.ndarray]) -> None:
     image, fov = eye
     noise = np.random.default_rng(0).normal((30, 50, 45), 6, image.shape)
-    border = np.uint8(np.clip(noise, 0, 255))
+    border = np.clip(noise, 0, 255).astype(np.uint8)
     border[-12:] = 5
     cv2.putText(border, "OD 12:30", (2, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255))
     assert overlap(estimate_fov(np.where(fov[..., None], image, border)), fov) > 0.97
@@ -66,7 +66,8 @@ def test_dark_inside(eye: tuple[np.ndarray, np.ndarray]) -> None:
     down, across = np.ogrid[: fov.shape[0], : fov.shape[1]]
     away = np.hypot(across - 0.95 * fov.shape[1], down - 0.5 * fov.shape[0]) / (0.3 * fov.shape[1])
     shadow = np.clip(away**2 - 0.1, 0, 1)[..., None]
-    assert overlap(estimate_fov(np.uint8(8 + (np.maximum(image, 8) - 8) * shadow)), fov) > 0.97
+    shaded = (8 + (np.maximum(image, 8) - 8) * shadow).astype(np.uint8)
+    assert overlap(estimate_fov(shaded), fov) > 0.97
 
 
 @pytest.mark.parametrize("side", ["top", "bottom", "left", "right"])
@@ -74,8 +75,8 @@ def test_dark_inside(eye: tuple[np.ndarray, np.ndarray]) -> None:
 def test_cut_circle(eye: tuple[np.ndarray, np.ndarray], side: str, blacken: bool) -> None:
     """Cut by a black bar, as by the sensor, or by the edge of the frame."""
     image, fov = (array.copy() for array in eye)
-    gone = {"top": np.s_[:50], "bottom": np.s_[-50:], "left": np.s_[:, :50], "right": np.s_[:, -50:]}[side]
-    kept = {"top": np.s_[50:], "bottom": np.s_[:-50], "left": np.s_[:, 50:], "right": np.s_[:, :-50]}[side]
+    gone = {"top": np.s_[:50, :], "bottom": np.s_[-50:, :], "left": np.s_[:, :50], "right": np.s_[:, -50:]}[side]
+    kept = {"top": np.s_[50:, :], "bottom": np.s_[:-50, :], "left": np.s_[:, 50:], "right": np.s_[:, :-50]}[side]
     if blacken:
         image[gone], fov[gone] = 0, False
     else:

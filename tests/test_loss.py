@@ -15,7 +15,7 @@ def vectors(*shape: int) -> torch.Tensor:
 
 def slow_local(p: torch.Tensor, z: torch.Tensor, positive: float = 0.8, negative: float = 0.2) -> torch.Tensor:
     """p[n][i] is p(x_{i+1}) of image n; the sum runs over i as in the formula, from 1."""
-    total = 0
+    total = p.new_zeros(())
     for image_p, image_z in zip(p, z, strict=True):
         for i in range(1, 10):
             total = total + positive * (1 - cosine(image_p[i - 1], image_z[i - 1]))
@@ -25,7 +25,7 @@ def slow_local(p: torch.Tensor, z: torch.Tensor, positive: float = 0.8, negative
 
 
 def slow_global(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-    total = 0
+    total = p.new_zeros(())
     for (p3, p4), (z3, z4) in zip(p, z, strict=True):
         total = total - (cosine(p3, z4.detach()) + cosine(p4, z3.detach())) / 2
     return total / len(p)

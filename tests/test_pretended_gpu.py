@@ -23,9 +23,9 @@ from DualScaleNet.data import hold
 from DualScaleNet.encoder import Encoder
 
 
-def submit_here(_: ThreadPoolExecutor, call: Callable, *args: object) -> Future:
+def submit_here(_: ThreadPoolExecutor, call: Callable, *args: object) -> Future[object]:
     """What another thread would do, at once: a mode holds for one thread."""
-    future = Future()
+    future: Future[object] = Future()
     future.set_result(call(*args))
     return future
 

@@ -51,11 +51,11 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.ids += [value for name, value in attributes if name == "id"]
+        self.ids += [value or "" for name, value in attributes if name == "id"]
         if tag not in VOID:
             self.open.append(tag)
         if tag == "img":
-            self.pictures.append(dict(attributes))
+            self.pictures.append({name: value or "" for name, value in attributes})
         elif tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -64,7 +64,7 @@ class Page(HTMLParser):
             self.tables[-1][-1].append("")
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.ids += [value for name, value in attributes if name == "id"]
+        self.ids += [value or "" for name, value in attributes if name == "id"]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -230,8 +230,10 @@ def test_large_photographs_are_shrunk():
 def test_names_are_escaped(tmp_path: Path):
     name = 'a<b>&"c'
     notes = ["<script>alert(1)</script> & more"]
-    facts = {"source": "<i>mine</i>", "trained_on": "x|*y*", "notes": notes}
-    html, markdown, _ = written(tmp_path, *make(tmp_path, {name: 0.5, "p|q_r": 0.9}), **facts)
+    evaluation, samples = make(tmp_path, {name: 0.5, "p|q_r": 0.9})
+    html, markdown, _ = written(
+        tmp_path, evaluation, samples, source="<i>mine</i>", trained_on="x|*y*", notes=notes
+    )
     page = Page(html)
     assert strips(page) == [name, "p|q_r"]
     assert page.texts["li"][0] == notes[0] and page.texts["title"] == ["<i>mine</i>: vessels"]

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from DualScaleNet.common.runlog import RunLog
+from DualScaleNet.common.runlog import RunLog, draw_curves
 from DualScaleNet.common.schedule import learning_rate
 
 
@@ -27,7 +27,7 @@ def test_curves_with_a_gap_and_without_any_value(tmp_path):
     log = RunLog(tmp_path, [])
     log.append(row(1))
     log.append(row(2, 0.5))
-    log.draw_curves({"loss": ["loss"], "score": ["score"]})
+    draw_curves(tmp_path / "curves.png", log.rows, {"loss": ["loss"], "score": ["score"]})
     assert Image.open(tmp_path / "curves.png").height > 300
 
 
@@ -42,7 +42,7 @@ def test_schedules():
 
 def test_a_run_of_an_older_version_gets_the_new_columns(tmp_path):
     log = RunLog(tmp_path, [{"epoch": 1, "loss": 2.0}])
-    log.draw_curves({"new": ["rank"]})
+    draw_curves(tmp_path / "curves.png", log.rows, {"new": ["rank"]})
     log.append({"epoch": 2, "rank": 5.0, "loss": 1.0})
     log.append({"epoch": 3, "rank": 4.0, "loss": 0.5})
     text = (tmp_path / "log.csv").read_text().splitlines()

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from conftest import REAL, ROOT, options_of, pretrain, rows, run_script, same_te
 from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
+from Dataset import check, synthetic
+from DownStream import compare, predict
 from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
 from DualScaleNet import main as pretraining
@@ -37,6 +40,13 @@ def test_help_from_another_folder_without_gpu(script, tmp_path):
 def test_help_shows_defaults_as_typed():
     text = " ".join(run_script("DualScaleNet/main.py", "--help").stdout.split())
     assert all(f" Default: {value}." in text for value in ("Dataset/ddr_757", "train test", "0.5 0.5 0.8 0.2", "0"))
+
+
+@pytest.mark.parametrize("script", [pretraining, segmentation, predict, compare, check, synthetic])
+def test_options_are_declared_with_their_types(script, monkeypatch):
+    """The annotations of each script's Options are what its parser returns, no more and no less."""
+    options = options_of(monkeypatch, script, *(["--encoders", "random"] if script is compare else []))
+    assert get_type_hints(type(options)).keys() == vars(options).keys()
 
 
 @pytest.mark.parametrize(

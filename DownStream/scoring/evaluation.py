@@ -57,9 +57,8 @@ class Evaluation:
 
     def _measure(self, region: str) -> dict[str, Any]:
         intervals = bootstrap(self._coarse[region])
-        per_image = summarise(list(self.rows[region].values()))
-        for name, values in per_image.items():
-            values["interval"] = intervals["per_image"][name]
+        summary = summarise(list(self.rows[region].values()))
+        per_image = {name: {**each, "interval": intervals["per_image"][name]} for name, each in summary.items()}
         measures = {
             "pooled": scores(self.pooled[region], self.threshold),
             "pooled_interval": intervals["pooled"],

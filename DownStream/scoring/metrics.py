@@ -45,7 +45,7 @@ def threshold_level(threshold: float) -> int:
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold must lie in (0, 1], not {threshold}")
-    return max(1, int(to_levels(threshold)))
+    return max(1, int(to_levels(np.asarray(threshold))))
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,7 +241,8 @@ def _counts_from_the_top(positives: np.ndarray, negatives: np.ndarray) -> tuple[
     """Counts by level (..., L) -> true and false positives (..., L + 1), floats: of no level, the highest, ..., all."""
     # Floats are exact up to 2**53 pixels, and products of them do not overflow.
     edge = [(0, 0)] * (positives.ndim - 1) + [(1, 0)]
-    return tuple(np.pad(np.cumsum(counts[..., ::-1], -1, np.float64), edge) for counts in (positives, negatives))
+    tp, fp = (np.pad(np.cumsum(counts[..., ::-1], -1, np.float64), edge) for counts in (positives, negatives))
+    return tp, fp
 
 
 def _precision(tp: np.ndarray, fp: np.ndarray) -> np.ndarray:

@@ -5,10 +5,11 @@ import io
 import math
 import os
 import re
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 import cv2
@@ -25,14 +26,27 @@ from DownStream.sets.base import Sample
 from DualScaleNet.common.files import UTF8, read_image, replacing
 from DualScaleNet.common.script import progress_bar
 
+Measures = dict[str, dict[str, Any]]  # of an `Evaluation`, by region
+
+
+class Curve(NamedTuple):
+    """How a curve is drawn: from the points of a histogram, with the legend in a corner that it leaves free."""
+
+    title: str
+    points: Callable[[Histogram], tuple[np.ndarray, np.ndarray]]
+    xlabel: str
+    ylabel: str
+    corner: Literal["lower left", "lower right"]
+
+
 TRUE, MISSED, FALSE = (60, 220, 90), (60, 120, 255), (255, 60, 50)  # green, blue, red
 TITLES = {
     "f1": "F1 (Dice)", "pr_auc": "PR-AUC", "auroc": "AUROC", "sensitivity": "Sensitivity",
     "specificity": "Specificity", "accuracy": "Accuracy", "iou": "IoU", "mcc": "MCC",
 }  # fmt: skip
 CURVES = {
-    "pr_auc": ("Precision-recall", pr_curve, "Recall", "Precision", "lower left"),
-    "auroc": ("ROC", roc_curve, "False positive rate (1 - specificity)", "Sensitivity", "lower right"),
+    "pr_auc": Curve("Precision-recall", pr_curve, "Recall", "Precision", "lower left"),
+    "auroc": Curve("ROC", roc_curve, "False positive rate (1 - specificity)", "Sensitivity", "lower right"),
 }
 LINES = {"whole": ("#0b5cad", "-"), "fov": ("#c2570c", "--")}
 CURVE_POINTS = 500
@@ -47,7 +61,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np
 
     Green is true positive, blue missed, red false positive. Without a label all of the mask is green.
     """
-    gray = np.uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(0.7))
+    gray = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(0.7)).astype(np.uint8)
     painted = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
     painted[mask] = TRUE
     if label is not None:
@@ -79,7 +93,7 @@ def write_report(folder: Path, protocol: dict[str, Any], evaluation: Evaluation,
 
 
 def _write_html(
-    folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: dict, samples: dict[str, Sample]
+    folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: Measures, samples: dict[str, Sample]
 ) -> None:
     facts = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>\n" for name, value in _facts(protocol).items())
     notes = ""
@@ -149,7 +163,7 @@ def _jpeg(array: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: dict) -> None:
+def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: Measures) -> None:
     rows, ranking = evaluation.rows["whole"], _ranking(evaluation)
     lines = [f"# {_markdown(_title(protocol))}", "", _markdown(protocol_line(protocol)), ""]
     lines += [f"- {name}: {_markdown(value)}" for name, value in _facts(protocol).items()]
@@ -221,7 +235,7 @@ def _table(values: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _remarks(measures: dict[str, dict[str, Any]]) -> list[str]:
+def _remarks(measures: Measures) -> list[str]:
     """What belongs under the tables."""
     undefined = {region: values["per_image"]["f1"]["undefined"] for region, values in measures.items()}
     counts = ", ".join(f"{count} ({REGIONS[region]})" for region, count in undefined.items())
@@ -238,7 +252,7 @@ def _remarks(measures: dict[str, dict[str, Any]]) -> list[str]:
     return remarks
 
 
-def _svg(area: str, evaluation: Evaluation, measures: dict) -> str:
+def _svg(area: str, evaluation: Evaluation, measures: Measures) -> str:
     """A curve as an element of an HTML page."""
     figure, buffer = Figure(figsize=(5, 4.6), layout="constrained"), io.StringIO()
     _draw(figure.subplots(), area, evaluation, measures)
@@ -246,24 +260,24 @@ def _svg(area: str, evaluation: Evaluation, measures: dict) -> str:
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
     svg = buffer.getvalue()
     svg = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{area}-", svg[svg.index("<svg") :])  # two curves share the page's names
-    return svg.replace("<svg", f'<svg role="img" aria-label="{CURVES[area][0]} curve"', 1)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{CURVES[area].title} curve"', 1)
 
 
-def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: dict) -> None:
+def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: Measures) -> None:
     """The pooled curve of each region with its area, the mask's point on it and the second observer's."""
-    title, curve, xlabel, ylabel, corner = CURVES[area]
+    curve = CURVES[area]
     for region, (colour, line) in LINES.items():
         label = f"{REGIONS[region]}, {TITLES[area]} {number(measures[region]['pooled'][area])}"
-        axes.plot(*_thinned(*curve(evaluation.pooled[region])), line, color=colour, label=label)
+        axes.plot(*_thinned(*curve.points(evaluation.pooled[region])), line, color=colour, label=label)
         axes.plot(*_point(area, evaluation.pooled[region], evaluation.threshold), "o", color=colour)
         if region in evaluation.observer:
             axes.plot(*_point(area, evaluation.observer[region], 0.5), "D", color=colour, markerfacecolor="none")
     axes.plot([], [], "o", color="0.4", label=f"threshold {evaluation.threshold:.4g}")
     if evaluation.observer:
         axes.plot([], [], "D", color="0.4", markerfacecolor="none", label="second observer")
-    axes.set(title=title, xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
-    axes.legend(loc=corner, fontsize=9)
+    axes.legend(loc=curve.corner, fontsize=9)
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,8 +95,10 @@ def find_prepared(
     A label has its photograph's stem, or what `label_stem` makes of it. Empty if there is no such tree.
     """
     place = locate(root, names, f"train/{labels}")
-    splits = {}
-    for split in SPLITS if place else ():
+    splits: dict[str, list[Sample]] = {}
+    if place is None:
+        return splits
+    for split in SPLITS:
         by_stem = {stem(path): path for path in list_images(place / split / labels)}
         samples = []
         for image in list_images(place / split / images):

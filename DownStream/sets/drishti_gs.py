@@ -23,7 +23,7 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         return prepared
     splits = {}
     for split, folder, truths in (("train", "Training", ("GT",)), ("test", "Test", ("Test_GT", "GT"))):
-        images = {}  # some copies sort them into Images/{GLAUCOMA,NORMAL,ALL}
+        images: dict[str, Path] = {}  # some copies sort them into Images/{GLAUCOMA,NORMAL,ALL}
         for inner in ("", "ALL", "GLAUCOMA", "NORMAL"):
             images |= {image.stem: image for image in list_images(place / folder / "Images" / inner)}
         samples = []

@@ -118,7 +118,7 @@ def fingerprint(*states: dict[str, Any]) -> int:
     """Of state dicts: changes with any tensor's values, not with their memory layout or device."""
     result = 0
     for tensor in _tensors(states):
-        result = zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy(), result)
+        result = zlib.crc32(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data, result)
     return result
 
 

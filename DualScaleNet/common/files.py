@@ -2,12 +2,13 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -17,8 +18,17 @@ from DualScaleNet.common.script import UserError
 
 # As they are or gzipped.
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
-UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # a file's name need not be text
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey values of more than 8 bits
+
+
+class TextFormat(TypedDict):
+    """What `open` and its like take."""
+
+    encoding: str
+    errors: str
+
+
+UTF8: TextFormat = {"encoding": "utf-8", "errors": "backslashreplace"}  # a file's name need not be text
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -62,8 +72,8 @@ def read_drawing(path: Path) -> np.ndarray:
             return np.asarray(image.convert("L"))
         red, green, blue, alpha = image.convert("RGBA").split()
     seen = ImageChops.multiply(ImageChops.lighter(ImageChops.lighter(red, green), blue), alpha)
-    least, most = alpha.getextrema()
-    return np.asarray(alpha if least < most and not seen.getbbox() else seen)
+    drawing, ink = np.asarray(seen), np.asarray(alpha)
+    return ink if ink.min() < ink.max() and not drawing.any() else drawing
 
 
 def is_turned(path: Path) -> bool:
@@ -80,8 +90,7 @@ def is_turned(path: Path) -> bool:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image in a file, gzipped or not; whatever fails until it is closed becomes a UserError."""
     try:
-        opener = gzip.open if path.suffix.lower() == ".gz" else open
-        with opener(path, "rb") as file, Image.open(file) as image:
+        with _binary(path) as file, Image.open(file) as image:
             yield image
     except Exception as error:  # a decoder may raise anything on a broken file
         reason = getattr(error, "strerror", None) or error or type(error).__name__
@@ -90,6 +99,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         elif isinstance(error, UnidentifiedImageError):  # its text names an object in memory
             reason = "no image" if path.stat().st_size else "the file is empty"
         raise UserError(f"cannot read {path} ({reason}): replace or remove it") from None
+
+
+def _binary(path: Path) -> BinaryIO:
+    return io.BufferedReader(gzip.open(path)) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 def _high_byte(image: Image.Image) -> Image.Image:

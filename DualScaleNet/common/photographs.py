@@ -23,7 +23,7 @@ def split_of(path: Path, folder: Path) -> str:
     return next((SPLITS[part.lower()] for part in path.relative_to(folder).parts if part.lower() in SPLITS), "")
 
 
-def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter]:
+def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter[str]]:
     """Photographs under `folders`, nested or not, and their number per split ("" for none).
 
     Below a folder named like a split only the wanted splits count; photographs outside any split always do. Label
@@ -33,11 +33,12 @@ def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path]
     Raises:
         UserError: a folder is missing or holds no photograph of the wanted splits.
     """
-    photographs, counts = [], Counter()
+    photographs: list[Path] = []
+    counts: Counter[str] = Counter()
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"no photographs: {folder} is no folder (Dataset/README.md says where to get DDR)")
-        found, seen = len(photographs), set()
+        found, seen = len(photographs), set[str]()
         for place, inner, names in os.walk(folder, followlinks=True):
             inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
             if os.path.realpath(place) in seen:  # a link leads back

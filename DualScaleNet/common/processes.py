@@ -63,14 +63,14 @@ class Processes:
         self._host = os.environ.get("GROUP_RANK", socket.gethostname())
         self.name = f"{socket.gethostname()} (process {self.rank})"
         self._gathered = 0
-        self._store = None
+        self._store: distributed.Store | None = None
         self._over = threading.Event()
         if "WORLD_SIZE" in os.environ:
             store = self._connect()
             self.launch = float(store.compare_set("launch", "", str(self.launch)))
             self._start = self._meet(store)
             self._store = distributed.PrefixStore(self._start, store)
-            threading.Thread(target=self._watch, daemon=True).start()
+            threading.Thread(target=self._watch, args=[self._store], daemon=True).start()
 
     def _connect(self) -> distributed.TCPStore:
         """A connection of its own to the store that a torchrun agent, or else the first process, keeps."""
@@ -194,37 +194,37 @@ class Processes:
         with suppress(RuntimeError):  # the store has gone already
             first = json.loads(self._store.compare_set("failure", "", json.dumps(failure)))
             if first != failure:
-                self._end(first)
+                self._end(self._store, first)
             deadline = time.monotonic() + 10  # it may go with this host
             while time.monotonic() < deadline and self._store.add("seen", 0) < self.count - 1:
                 time.sleep(0.1)
         if gone:
             raise UserError(LOST) from None
 
-    def _watch(self) -> None:
+    def _watch(self, store: distributed.Store) -> None:
         """Ends this process once another one has failed or is gone; whatever the main thread is waiting for."""
         neighbour = f"alive/{(self.rank + 1) % self.count}"
         signs, silent = 0, 0
         while not self._over.wait(1):
             try:
-                self._store.add(f"alive/{self.rank}", 1)
-                before, signs = signs, self._store.add(neighbour, 0)
+                store.add(f"alive/{self.rank}", 1)
+                before, signs = signs, store.add(neighbour, 0)
                 silent = silent + 1 if signs == before else 0
                 failure = None
                 if silent > SILENCE:
                     failure = {"host": None, "line": f"process {neighbour.split('/')[1]} gives no sign of life"}
-                    self._store.compare_set("failure", "", json.dumps(failure))
-                if self._store.check(["failure"]):
-                    failure = json.loads(self._store.get("failure"))
+                    store.compare_set("failure", "", json.dumps(failure))
+                if store.check(["failure"]):
+                    failure = json.loads(store.get("failure"))
             except RuntimeError:
                 failure = {"host": None, "line": LOST}
             if failure and not self._over.is_set():
-                self._end(failure)
+                self._end(store, failure)
 
-    def _end(self, failure: dict[str, str | None]) -> NoReturn:
+    def _end(self, store: distributed.Store, failure: dict[str, str | None]) -> NoReturn:
         """At once: the main thread may be waiting for a process that is no more."""
         with suppress(RuntimeError):
-            self._store.add("seen", 1)
+            store.add("seen", 1)
         if self.first_of_host and failure["host"] != self._host:
             tqdm.write(f"{Path(sys.argv[0]).name}: error: {one_line(failure['line'])}", file=sys.stderr)
         for stream in (sys.stdout, sys.stderr):

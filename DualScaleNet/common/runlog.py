@@ -2,6 +2,7 @@
 
 import csv
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,6 @@ from matplotlib.figure import Figure
 
 from DualScaleNet.common.files import replacing, write_json, writing
 from DualScaleNet.common.script import git_commit
-
-try:
-    from torch.utils.tensorboard import SummaryWriter
-except ImportError:
-    SummaryWriter = None
 
 
 class RunLog:
@@ -35,7 +31,11 @@ class RunLog:
         self.path = folder / "log.csv"
         self.rows = rows
         self._rewrite()
-        self.board = SummaryWriter(folder / "tensorboard", purge_step=len(rows) + 1) if SummaryWriter else None
+        self.board = None
+        with suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(folder / "tensorboard", purge_step=len(rows) + 1)
 
     def append(self, row: dict[str, float | None]) -> None:
         """Adds a row; None is a value not measured in this epoch. Every row has the same keys, `epoch` among them.
@@ -57,7 +57,7 @@ class RunLog:
         with replacing(self.path) as temporary:
             self._write(temporary, self.rows, header=True)
 
-    def _write(self, path: Path, rows: list[dict], header: bool) -> None:
+    def _write(self, path: Path, rows: list[dict[str, float | None]], header: bool) -> None:
         with writing(self.path), open(path, "a", newline="") as file:
             if rows:
                 writer = csv.DictWriter(file, rows[0])

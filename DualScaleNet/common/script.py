@@ -1,6 +1,7 @@
 """What every entry script needs before PyTorch is imported: readable errors, signals, the version of the code."""
 
 import hashlib
+import io
 import os
 import signal
 import subprocess
@@ -53,7 +54,8 @@ def run_script(main: Callable[[], None], lower: str = "") -> None:
         lower: the options that make it need less memory.
     """
     name = Path(sys.argv[0]).name
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     try:
         main()
     except UserError as error:
