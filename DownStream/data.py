@@ -48,7 +48,7 @@ def read_sample(sample: Sample) -> Photograph:
     Raises:
         UserError: a file cannot be read, or a mask is not as large as its photograph.
     """
-    image = read_image(sample.image)
+    image = read_image(sample.image, bits=sample.bits)
     height, width = image.shape[:2]
     width //= 1 + sample.stereo
     image = torch.from_numpy(image[:, :width].copy()).permute(2, 0, 1)
@@ -147,7 +147,7 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
         UserError: no such file or form, an unknown or repeated photograph, none to train on.
     """
     try:
-        lists = json.loads(path.read_text())
+        lists = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
         if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
             raise ValueError("it must be an object of lists")
         if unknown := lists.keys() - set(SPLITS):

@@ -8,6 +8,8 @@ the proposal with the sharpest step all along it, most of it on one circle, is t
 import cv2
 import numpy as np
 
+from DualScaleNet.common.surroundings import black_surroundings
+
 SIDE = 512  # long side of the copy that is searched, pixels
 LEVELS = 16  # thresholds tried
 TOLERANCE = 0.008  # of a circle's radius: how far from it a point still counts as lying on it
@@ -28,7 +30,7 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    light = _lightness(small)
+    light = _lightness(black_surroundings(small))
     best, mask = 0.0, None
     for level in np.linspace(*np.percentile(light, (0.5, 90)), LEVELS + 2)[1:-1]:
         region = _largest_region(light > level)
