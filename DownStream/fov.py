@@ -2,7 +2,7 @@
 
 A camera shows the retina through a round aperture, often cut straight by the sensor at the top and bottom. Thresholds
 alone fail where the border glows or the retina is dark, so each of a ladder of thresholds only proposes an outline;
-the proposal with the sharpest step all along it, most of it on one circle, is taken.
+the proposal with the sharpest step all along it, most of it on one circle, is taken. Outside is dark, or a flat colour.
 """
 
 import cv2
@@ -26,11 +26,12 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W), convex; all true where no border is found, as in a crop from within the field of view.
     """
+    image = black_surroundings(image)
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    light = _lightness(black_surroundings(small))
+    light = _lightness(small)
     best, mask = 0.0, None
     for level in np.linspace(*np.percentile(light, (0.5, 90)), LEVELS + 2)[1:-1]:
         region = _largest_region(light > level)

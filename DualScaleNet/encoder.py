@@ -14,7 +14,7 @@ from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.resnet import Bottleneck as ExpandingBottleneck
 
-from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, restore, save_checkpoint
+from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, misfits, restore, save_checkpoint
 from DualScaleNet.common.script import UserError, few
 
 
@@ -118,7 +118,8 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
         UserError: the file is unfit; the first missing and unexpected parameters are named.
     """
     content = load_file(path)
-    if is_ours(content):
+    ours = is_ours(content)
+    if ours:
         content = load_checkpoint(path, "encoder")
         state = content.pop("state")
         if content["arch"] not in BLOCKS or content["scaling"] not in SCALINGS:
@@ -127,7 +128,11 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
         state, scaling = _foreign_state(path, content)
         content = {"arch": arch, "scaling": scaling}
     encoder = Encoder(content["arch"], content["scaling"])
-    restore(path, {content["arch"]: state}, {content["arch"]: encoder})
+    try:
+        restore(path, {content["arch"]: state}, {content["arch"]: encoder})
+    except UserError as error:
+        fitting = [] if ours else [each for each in BLOCKS if not misfits(Encoder(each).state_dict(), state)]
+        raise UserError(f"{error}; try --arch {fitting[0]}" if fitting else str(error)) from None
     return encoder, content
 
 

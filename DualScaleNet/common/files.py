@@ -69,8 +69,9 @@ def read_image(path: Path, mode: str = "RGB", bits: int = 16) -> np.ndarray:
         with _reading(path):
             return np.asarray(_shallow(read_dicom(path), bits).convert(mode))
     with _opened(path) as image:
+        deep = _is_deep(image)  # before Pillow has loaded it, as it may for its tags
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        if _is_deep(image):
+        if deep:
             image = _shallow(_deep_values(path, image), bits)
             image.getexif()[ExifTags.Base.Orientation] = orientation
         return np.asarray(_on_black(ImageOps.exif_transpose(image)).convert(mode))

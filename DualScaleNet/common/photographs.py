@@ -34,7 +34,7 @@ CHUNK = 1 << 16  # bytes read at a time
 
 # What is passed over: a noun, and why.
 LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours")
-RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ", which needs pip install pydicom,")
+RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ": pip install pydicom")
 CLOSED, UNKNOWN, UNSAID = ("folder", " that cannot be opened"), ", a format that is not read", ("", "")
 PassedOver = dict[tuple[str, str], list[Path]]
 
