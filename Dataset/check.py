@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample, SegmentationSet
+from DownStream.sets.base import Sample, SegmentationSet, with_common_bits
 from DualScaleNet.common.files import is_turned
 from DualScaleNet.common.options import HelpFormatter
 from DualScaleNet.common.photographs import find_duplicates, find_photographs, split_of
@@ -98,7 +98,7 @@ def check_set(name: str, root: Path, asked: bool, required: list[str] | None = N
     targets = required or main_targets(entry)
     enough = len(targets) if required else min(1, len(targets))  # a prepared tree has one target only
     try:
-        splits = entry.find(place, targets)
+        splits = with_common_bits(entry.find(place, targets))
     except UserError as error:
         print(f"  fault: {error}\n")
         return 1

@@ -16,6 +16,7 @@ from DownStream.sets.base import SPLITS, Label, Sample
 from DualScaleNet.common.device import seeded_generator
 from DualScaleNet.common.files import is_turned, read_drawing, read_image
 from DualScaleNet.common.script import UserError
+from DualScaleNet.common.surroundings import black_surroundings
 
 RIM = 0.005  # of the field of view's width
 
@@ -43,12 +44,12 @@ class Photograph:
 
 
 def read_sample(sample: Sample) -> Photograph:
-    """Decodes a sample at native size.
+    """Decodes a sample at native size; its photograph's surroundings are black if they were another flat colour.
 
     Raises:
         UserError: a file cannot be read, or a mask is not as large as its photograph.
     """
-    pixels = read_image(sample.image)
+    pixels = black_surroundings(read_image(sample.image, bits=sample.bits))
     height, width = pixels.shape[:2]
     width //= 1 + sample.stereo
     image = torch.from_numpy(pixels[:, :width].copy()).permute(2, 0, 1)
@@ -146,7 +147,7 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
         UserError: no such file or form, an unknown or repeated photograph, none to train on.
     """
     try:
-        lists = json.loads(path.read_text())
+        lists = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
         if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
             raise ValueError("it must be an object of lists")
         if unknown := lists.keys() - set(SPLITS):

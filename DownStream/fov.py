@@ -2,11 +2,13 @@
 
 A camera shows the retina through a round aperture, often cut straight by the sensor at the top and bottom. Thresholds
 alone fail where the border glows or the retina is dark, so each of a ladder of thresholds only proposes an outline;
-the proposal with the sharpest step all along it, most of it on one circle, is taken.
+the proposal with the sharpest step all along it, most of it on one circle, is taken. Outside is dark, or a flat colour.
 """
 
 import cv2
 import numpy as np
+
+from DualScaleNet.common.surroundings import black_surroundings
 
 SIDE = 512  # long side of the copy that is searched, pixels
 LEVELS = 16  # thresholds tried
@@ -24,6 +26,7 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W), convex; all true where no border is found, as in a crop from within the field of view.
     """
+    image = black_surroundings(image)
     height, width = image.shape[:2]
     scale = SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

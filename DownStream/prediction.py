@@ -19,7 +19,9 @@ from DownStream.selection import newest_checkpoint, own_samples, select_samples
 from DownStream.sets.base import Sample
 from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.device import select_device
-from DualScaleNet.common.files import claim, write_image, write_rows
+from DualScaleNet.common.dicom import laterality
+from DualScaleNet.common.files import claim, is_dicom, is_drawing, write_image, write_rows
+from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import UserError, progress_bar
 
 
@@ -49,10 +51,15 @@ def predict(options: Options) -> None:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             results.unreadable.append(sample)
             continue
+        if options.images and is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+            results.labels.append(sample.image)
+            continue
         maps, region = predictor(photograph)
         results.add(sample, photograph, maps, region, predictor.localiser is not None)
 
-    write_rows(out / "summary.csv", results.rows)
+    if results.labels:
+        print(passed_over_line({LABEL_BY_COLOURS: results.labels}))
+    results.write_table()
     print(f"{len(results.rows)} photographs ({source}): maps, masks and overlays in {out}")
     protocol = {
         "source": source, "window": options.window, "tta": options.tta, "checkpoint": ", ".join(map(str, paths)),
@@ -63,6 +70,8 @@ def predict(options: Options) -> None:
     if results.unreadable:
         count = len(results.unreadable)
         raise UserError(f"{count} of {len(work)} photographs could not be read and were left out")
+    if not results.rows:
+        raise UserError(f"no photographs in {source}")
 
 
 class Results:
@@ -78,6 +87,8 @@ class Results:
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
         self.unreadable: list[Sample] = []
+        self.labels: list[Path] = []  # among the photographs
+        self.lateralities: dict[str, str] = {}  # as DICOM files say them
         self.without_disc: list[str] = []
         self.cut_off: list[str] = []  # by the region of interest
         self.estimated = 0  # fields of view of labelled photographs
@@ -94,6 +105,8 @@ class Results:
         self.estimated += bool(photograph.labels) and photograph.fov is None
         if not region.found:
             self.without_disc.append(sample.id)
+        if is_dicom(sample.image):
+            self.lateralities[sample.id] = laterality(sample.image)
         row: dict[str, Any] = {"image": sample.id, "width": image.shape[1], "height": image.shape[0]}
         for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
             mask = levels >= threshold_level(self.thresholds[target])
@@ -110,6 +123,12 @@ class Results:
             if unseen and region.cut(photograph.labels[target]).sum() < label.sum():
                 self.cut_off.append(sample.id)
         self.rows.append(row)
+
+    def write_table(self) -> None:
+        """Writes summary.csv, with a column `laterality` if any file says which eye it shows."""
+        if any(self.lateralities.values()):
+            self.rows = [row | {"laterality": self.lateralities.get(row["image"], "")} for row in self.rows]
+        write_rows(self.out / "summary.csv", self.rows)
 
     def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:
         """Prints how much is marked, and prints and writes the scores of every target that has labels."""

@@ -1,17 +1,20 @@
 """Which photographs predict.py predicts, by which checkpoint."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
 from DownStream.options.predict import Options
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample
-from DualScaleNet.common.photographs import find_photographs
+from DownStream.sets.base import Sample, stem, with_common_bits
+from DualScaleNet.common.files import is_image
+from DualScaleNet.common.photographs import find_photographs, passed_over_line
 from DualScaleNet.common.script import ROOT, UserError
 
 
 def newest_checkpoint() -> Path:
-    """best.pth, or where there is none last.pth, of the newest run.
+    """best.pth, or where there is none last.pth, of the newest run that is no cell of a comparison.
 
     Raises:
         UserError: there is no run.
@@ -19,7 +22,7 @@ def newest_checkpoint() -> Path:
     files = sorted((ROOT / "runs").glob("**/last.pth"), key=lambda path: path.stat().st_mtime, reverse=True)
     for last in files:
         best = last.with_name("best.pth")
-        if (last.parent / "split.json").exists():  # a segmentation run
+        if (last.parent / "split.json").exists() and not (last.parent / "cell.json").exists():
             return best if best.exists() else last
     raise UserError(f"no segmentation run under {ROOT / 'runs'}: train with DownStream/train.py or give --checkpoint")
 
@@ -34,7 +37,10 @@ def select_samples(
     """
     checkpoint = checkpoints[0]
     if options.images:
-        return [photographs_in(options.images)], str(options.images), f"predictions-{options.images.resolve().name}"
+        samples, folder = photographs_in(options.images, options.fov)
+        first, *others = options.images
+        name = folder.name if others or first.is_dir() else own_name(first)
+        return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}"
     if options.dataset:
         samples = set_samples(options.dataset, options.split, options.data_dir, checkpoint["targets"])
         name = f"predictions-{options.dataset}-{options.split}"
@@ -47,19 +53,59 @@ def select_samples(
     return groups, f"{source} and {len(paths) - 1} more", f"predictions-{options.split}-of-{len(paths)}"
 
 
-def photographs_in(folder: Path) -> list[Sample]:
-    """Photographs anywhere under `folder`, named by their path in it.
+def photographs_in(places: list[Path], fov: Path | None = None) -> tuple[list[Sample], Path]:
+    """The photographs among `places` and under them, named by their paths in the folder that holds all; that folder.
+
+    Args:
+        fov: a folder of masks of their fields of view.
 
     Raises:
-        UserError: there is none, or two would give maps of the same name.
+        UserError: there is no photograph, two would give maps of the same name, or no mask has a photograph's name.
     """
-    samples: dict[str, Sample] = {}
-    for image in find_photographs([folder], ["train", "val", "test"])[0]:
-        name = str(image.relative_to(folder).with_suffix(""))
-        if name in samples:
-            raise UserError(f"{image} and {samples[name].image.name} would give maps of the same name: rename one")
-        samples[name] = Sample(name, image)
-    return list(samples.values())
+    found = find_photographs(places, ["train", "val", "test"])
+    if found.passed_over:
+        print(passed_over_line(found.passed_over))
+    try:
+        folder = Path(os.path.commonpath([os.path.abspath(each if each.is_dir() else each.parent) for each in places]))
+    except ValueError:
+        raise UserError("--images names places on several drives: predict one drive after the other") from None
+    named: dict[str, Path] = {}
+    for path in {os.path.abspath(path): path for path in found.photographs}.values():
+        name = (Path(os.path.abspath(path.parent)).relative_to(folder) / own_name(path)).as_posix()
+        if name in named:
+            raise UserError(f"{path} and {named[name].name} would give maps of the same name: rename one")
+        named[name] = path
+    masks = fov_masks(fov, list(named)) if fov else {}
+    samples = [Sample(name, path, fov=masks.get(name)) for name, path in named.items()]
+    return with_common_bits({"": samples})[""], folder
+
+
+def own_name(path: Path) -> str:
+    """A photograph's name without its suffix; DICOM files without one may have dots in their names."""
+    return stem(path) if is_image(path.name) else path.name
+
+
+def fov_masks(folder: Path, names: list[str]) -> dict[str, Path]:
+    """The mask of each photograph that has one: of the same path in `folder`, or directly in it; _mask may be added.
+
+    Raises:
+        UserError: no photograph has one, or two masks have the same name.
+    """
+    by_name: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if is_image(path.name):
+            name = re.sub("[ _.-](mask|fov)$", "", stem(path), flags=re.IGNORECASE)
+            name = (path.relative_to(folder).parent / name).as_posix()
+            if name in by_name:
+                raise UserError(f"{path} and {by_name[name].name} are both the mask of {name}: remove one")
+            by_name[name] = path
+    masks = {name: by_name.get(name) or by_name.get(Path(name).name) for name in names}
+    bare = [name for name, path in masks.items() if path is None]
+    if len(bare) == len(names):
+        raise UserError(f"--fov {folder} has no mask with the name of a photograph, as {names[0]}.png would be")
+    if bare:
+        print(f"no mask in {folder} for {len(bare)} of {len(names)} photographs, {bare[0]} first: estimated")
+    return {name: path for name, path in masks.items() if path}
 
 
 def set_samples(dataset: str, split: str, data_dir: Path | None, targets: list[str]) -> list[Sample]:
@@ -76,7 +122,7 @@ def set_samples(dataset: str, split: str, data_dir: Path | None, targets: list[s
         if other.folder is None:
             raise UserError(f"--dataset {dataset} needs --data-dir")
         data_dir = ROOT / "Dataset" / other.folder
-    found = other.find(data_dir, targets)
+    found = with_common_bits(other.find(data_dir, targets))
     if split not in found:
         raise UserError(f"{other.title} has no split {split} there: choose --split {' or '.join(found)}")
     return found[split]
@@ -88,8 +134,11 @@ def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -
     Raises:
         UserError: the split is empty, or a photograph of it is not there.
     """
-    data_dir = data_dir or Path(checkpoint["options"]["data_dir"])
-    found = CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"])
+    if data_dir is None:
+        data_dir = Path(checkpoint["options"]["data_dir"])
+        if not data_dir.is_dir():
+            raise UserError(f"{data_dir}, where the training data lay, is gone: name their folder with --data-dir")
+    found = with_common_bits(CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"]))
     samples = {sample.key: sample for members in found.values() for sample in members}
     wanted = checkpoint["split"][split]
     if not wanted:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,12 +17,13 @@ from DownStream.recipes import RECIPES, current_options
 from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.training_set import input_of, read_training_set, split_samples
+from DownStream.training_set import files_of, input_of, read_training_set, split_samples
 from DownStream.transforms import TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
 from DualScaleNet.common.device import autocast, seeded_generator, select_device
 from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
+from DualScaleNet.common.photographs import sizes_of
 from DualScaleNet.common.run import Position, Run
 from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
@@ -46,7 +48,8 @@ def train(options: Options) -> None:
     encoder = initial_encoder(options)
     options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
     claim(options.run_dir)
-    checkpoint = resumable(options, split)
+    sizes = sizes_of(files_of(samples["train"] + samples["val"]))
+    checkpoint = resumable(options, split, sizes)
     localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
     network_input = input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)
@@ -55,7 +58,7 @@ def train(options: Options) -> None:
     model.to(device).to(memory_format=torch.channels_last)
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
-    run = Training(options, predictor, photographs, split, localiser)
+    run = Training(options, predictor, photographs, split, localiser, sizes)
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":
@@ -76,7 +79,7 @@ def train(options: Options) -> None:
     if run.best_path.exists():
         print(f"F1 on validation images: best {run.best:.4f} (best.pth), last {run.rows[-1]['val_f1']:.4f} (last.pth)")
         result = run.best_path
-    print(f"score it: python DownStream/predict.py --checkpoint {result}")
+    print(next_command(result, samples))
 
 
 def train_one_epoch(run: "Training") -> dict[str, Any]:
@@ -106,6 +109,7 @@ class Training(Run):
         photographs: to train on.
         split: the keys of the photographs in each split.
         localiser: what the checkpoint carries of the localiser's.
+        sizes: of the files that train and validate, by `sizes_of`.
     """
 
     kind = "segmentation"
@@ -120,11 +124,13 @@ class Training(Run):
         photographs: list[TrainingPhotograph],
         split: dict[str, list[str]],
         localiser: dict[str, Any] | None = None,
+        sizes: str = "",
     ) -> None:
         trainable = [parameter for parameter in predictor.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, options.lr, weight_decay=WEIGHT_DECAY, fused=True)
         super().__init__(options, predictor.model, optimizer, math.ceil(len(photographs) / options.batch_size))
         self.predictor, self.photographs, self.split, self.localiser = predictor, photographs, split, localiser
+        self.sizes = sizes
         self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
         self.loaded = parameters_of(self.model.encoder)
 
@@ -170,7 +176,7 @@ class Training(Run):
             "bn_stats": options.bn_stats, "dataset": options.dataset, "targets": options.target,
             "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
             "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
-            "split": self.split, "best_val_f1": self.best,
+            "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
         }  # fmt: skip
 
     def validate(self, samples: list[Sample]) -> dict[str, float | None]:
@@ -184,6 +190,16 @@ class Training(Run):
             content = {"model": self.model.state_dict(), "epoch": self.epoch + 1} | self.description()
             save_checkpoint(self.best_path, self.kind, content | {"options": plain_options(self.options)})
         return row
+
+
+def next_command(result: Path, samples: dict[str, list[Sample]]) -> str:
+    """How to apply the trained network: to a split that has photographs, the test split first."""
+    command = f"python DownStream/predict.py --checkpoint {shlex.quote(str(result))}"
+    if samples["test"]:
+        return f"score it: {command}"
+    if samples["val"]:
+        return f"there are no test photographs; score it on those that chose best.pth: {command} --split val"
+    return f"no photographs are held out to score it on; predict others: {command} --images FOLDER"
 
 
 def check_frozen(encoder: Encoder, frozen: dict[str, torch.Tensor], loaded: dict[str, torch.Tensor]) -> None:
@@ -237,7 +253,7 @@ def default_name(options: Options) -> str:
     return f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{fold}".replace(":", "_")
 
 
-def resumable(options: Options, split: dict[str, list[str]]) -> dict[str, Any] | None:
+def resumable(options: Options, split: dict[str, list[str]], sizes: str) -> dict[str, Any] | None:
     """The checkpoint to go on from, if there is one and `--resume` allows.
 
     Raises:
@@ -248,6 +264,8 @@ def resumable(options: Options, split: dict[str, list[str]]) -> dict[str, Any] |
     if checkpoint is None or options.resume == "force":
         return checkpoint
     free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
+    if checkpoint.get("sizes") == sizes:  # which older versions did not note
+        free |= {"data_dir"}  # the same files, moved
     refuse_changes(current_options(checkpoint["options"]), plain_options(options), free, options.run_dir)
     if checkpoint["split"] != split:
         raise UserError(

@@ -1,5 +1,7 @@
 """The photographs of a training run: which train, validate and test, and those to train on, decoded and scaled."""
 
+from pathlib import Path
+
 import torch
 
 from DownStream.data import make_split, read_sample, read_split, require_labels
@@ -7,7 +9,7 @@ from DownStream.options.train import Options
 from DownStream.recipes import RECIPES
 from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample
+from DownStream.sets.base import Sample, with_common_bits
 from DownStream.transforms import NetworkInput, TrainingPhotograph
 from DualScaleNet.common.options import STRIDE
 from DualScaleNet.common.script import UserError, progress_bar
@@ -21,7 +23,8 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
     """
     disc = roi_target(options)
     around = [disc] if disc else []
-    found = CATALOGUE[options.dataset].find(options.data_dir, list(dict.fromkeys([*options.target, *around])))
+    wanted = list(dict.fromkeys([*options.target, *around]))
+    found = with_common_bits(CATALOGUE[options.dataset].find(options.data_dir, wanted))
     if options.split_file:
         samples = read_split(options.split_file, found, options.label_fraction)
     else:
@@ -36,6 +39,13 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
 def roi_target(options: Options) -> str | None:
     """The target around which --roi disc cuts; None for full photographs."""
     return CATALOGUE[options.dataset].disc if options.roi == "disc" else None
+
+
+def files_of(samples: list[Sample]) -> list[Path]:
+    """All files of these samples: photographs, labels, fields of view."""
+    labels = [[label.path for label in sample.labels.values()] for sample in samples]
+    files = [file for sample, drawn in zip(samples, labels, strict=True) for file in (sample.image, *drawn, sample.fov)]
+    return [file for file in files if file]
 
 
 def input_of(options: Options, samples: list[Sample]) -> NetworkInput:

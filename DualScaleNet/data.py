@@ -2,7 +2,7 @@
 
 The resize precedes every random operation, so its result can be kept. The cache is one `.npy` file named after the
 identity (path, size, time of change) of every photograph and the way of resizing: a changed source has another name.
-It is safe to delete.
+Beside it lies a list of the files that are not in it, and why. Both are safe to delete.
 """
 
 import hashlib
@@ -22,19 +22,33 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
-from DualScaleNet.common.files import read_image, replacing, write_json, writing
+from DualScaleNet.common.files import (
+    JPEG_SUFFIXES,
+    common_bits,
+    is_drawing,
+    read_image,
+    replacing,
+    write_json,
+    writing,
+)
 from DualScaleNet.common.script import UserError, progress_bar
+from DualScaleNet.common.surroundings import black_surroundings
 
+LABEL = "a label"  # why a file is not in the cache that can be read
 HELD = 0.25  # share of a GPU's free memory that photographs may take
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """Decoded photographs, uint8 RGB (N, size, size, 3), memory-mapped; their N files; why the others are not there."""
+    """Decoded photographs, uint8 RGB (N, size, size, 3), memory-mapped; their N files; why the others are not there.
+
+    `labels` are those that turned out to be none when they were decoded.
+    """
 
     array: np.ndarray
     paths: list[Path]
     unreadable: dict[Path, str]
+    labels: list[Path]
 
 
 def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path, max_bad: float = 0.0) -> Photographs:
@@ -54,50 +68,55 @@ def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path,
         with lock:
             if not _is_current(path):  # of several processes one decodes
                 _decode(paths, size, antialias, path, max_bad)
-    bad = _unreadable(path)
-    _refuse(bad, len(paths), max_bad)
-    return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in bad], bad)
+    left_out = _left_out(path)
+    labels = [each for each, why in left_out.items() if why == LABEL]
+    bad = {each: why for each, why in left_out.items() if why != LABEL}
+    _refuse(bad, len(paths) - len(labels), max_bad)
+    return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in left_out], bad, labels)
 
 
-def _unreadable(path: Path) -> dict[Path, str]:
-    """Which photographs are not in a cache file, and why."""
-    bad_list = path.with_suffix(".json")
-    return {Path(name): why for name, why in json.loads(bad_list.read_text()).items()} if bad_list.exists() else {}
+def _left_out(path: Path) -> dict[Path, str]:
+    """Which files are not in a cache file, and why."""
+    listed = path.with_suffix(".json")
+    return {Path(name): why for name, why in json.loads(listed.read_text()).items()} if listed.exists() else {}
 
 
 def _is_current(path: Path) -> bool:
     """Whether the cache file is there, and no photograph that is missing in it can be read by now."""
-    return path.exists() and not any(_is_readable(each) for each in _unreadable(path))
+    return path.exists() and not any(why != LABEL and _is_readable(each) for each, why in _left_out(path).items())
 
 
 def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> None:
-    """Writes the cache file, and beside it the list of the unreadable photographs."""
+    """Writes the cache file, and beside it the list of the files that are not in it."""
     target.unlink(missing_ok=True)
-    bad: dict[Path, str] = {}
+    left_out: dict[Path, str] = {}
     rows = 0
     with replacing(target) as temporary, closing(_decoded(paths, size, antialias)) as decoded:
         array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), size, size, 3))
         _reserve(temporary)
         for path, image in zip(paths, progress_bar(decoded, "decode", len(paths), unit="photo"), strict=True):
-            if isinstance(image, UserError):
-                bad[path] = str(image)
-                _refuse(bad, len(paths), max_bad)
+            if isinstance(image, str):
+                left_out[path] = image
+                _refuse({path: why for path, why in left_out.items() if why != LABEL}, len(paths), max_bad)
             else:
                 array[rows] = image
                 rows += 1
+        if not rows:
+            raise UserError(f"no photographs: no file is readable but labels, {paths[0]} first")
         _shorten(temporary, rows)
-        write_json(target.with_suffix(".json"), {str(path): why for path, why in bad.items()})
+        write_json(target.with_suffix(".json"), {str(path): why for path, why in left_out.items()})
 
 
-def _decoded(paths: list[Path], size: int, antialias: bool) -> Generator[np.ndarray | UserError, None, None]:
-    """Each photograph resized, or why it cannot be read, in order; several are decoded at once."""
-    resize = _resize_antialiased if antialias else _resize_plain
+def _decoded(paths: list[Path], size: int, antialias: bool) -> Generator[np.ndarray | str, None, None]:
+    """Each photograph resized, or why there is none, in order; several are decoded at once."""
+    resize, bits = _resize_antialiased if antialias else _resize_plain, common_bits(tuple(paths))
 
-    def decode(path: Path) -> np.ndarray | UserError:
+    def decode(path: Path) -> np.ndarray | str:
         try:
-            return resize(read_image(path), size)
+            image = read_image(path, bits=bits)
         except UserError as error:
-            return error
+            return str(error)
+        return LABEL if is_drawing(image) else resize(black_surroundings(image), size)
 
     with ThreadPoolExecutor() as pool:
         yield from pool.map(decode, paths)
@@ -172,6 +191,8 @@ def batches(photographs: np.ndarray | Tensor, indices: list[np.ndarray], device:
 def _identity(paths: list[Path], size: int, antialias: bool) -> str:
     """A name for these photographs as they are now, resized in this way."""
     digest = hashlib.sha256(f"{size} {antialias}".encode())
+    if any(path.suffix.lower() not in JPEG_SUFFIXES for path in paths):
+        digest.update(b" 2")  # an older version took the others' labels, 12 bits and transparency for what they are not
     for path in paths:
         digest.update(b"\n" + os.fsencode(os.path.realpath(path)))
         with suppress(OSError):  # whoever decodes it names it

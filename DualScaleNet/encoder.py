@@ -14,8 +14,8 @@ from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, ResNet
 from torchvision.models.resnet import Bottleneck as ExpandingBottleneck
 
-from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, restore, save_checkpoint
-from DualScaleNet.common.script import UserError
+from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, misfits, restore, save_checkpoint
+from DualScaleNet.common.script import UserError, few
 
 
 class Bottleneck(ExpandingBottleneck):
@@ -36,6 +36,10 @@ SCALINGS: dict[str, tuple[list[float], list[float]]] = {
     "unit": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),  # the authors' setting: none
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 }
+
+# In files of other projects: where the parameters may lie, and the end of a name that any ResNet has once.
+WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
+LANDMARK = "layer1.0.conv1.weight"
 
 
 class Encoder(nn.Module):
@@ -113,14 +117,16 @@ def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: 
 def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
     """The encoder in a file of `save_encoder`, and what the file says of it.
 
-    Weights from elsewhere are taken too, by torchvision's names, or all that begin with `encoder.`; they are of `arch`.
-    Their input is scaled as torchvision scales it for its networks, and not at all for `encoder.*`.
+    Weights from elsewhere are taken too, by torchvision's names, behind any common prefix (`module.`, `backbone.`,
+    `encoder_q.`); they are of `arch`. Their input is scaled as torchvision scales it for its networks, and not at all
+    behind `encoder.`.
 
     Raises:
-        UserError: the file is unfit; every missing and unexpected parameter is named.
+        UserError: the file is unfit; the first missing and unexpected parameters are named.
     """
     content = load_file(path)
-    if is_ours(content):
+    ours = is_ours(content)
+    if ours:
         content = load_checkpoint(path, "encoder")
         state = content.pop("state")
         if content["arch"] not in BLOCKS or content["scaling"] not in SCALINGS:
@@ -129,21 +135,31 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
         state, scaling = _foreign_state(path, content)
         content = {"arch": arch, "scaling": scaling}
     encoder = Encoder(content["arch"], content["scaling"])
-    restore(path, {content["arch"]: state}, {content["arch"]: encoder})
+    try:
+        restore(path, {content["arch"]: state}, {content["arch"]: encoder})
+    except UserError as error:
+        fitting = [] if ours else [each for each in BLOCKS if not misfits(Encoder(each).state_dict(), state)]
+        raise UserError(f"{error}; try --arch {fitting[0]}" if fitting else str(error)) from None
     return encoder, content
 
 
-def _foreign_state(path: Path, content: Any) -> tuple[dict[str, torch.Tensor], str]:
+def _foreign_state(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
     """An encoder's parameters and scaling in a file that another project wrote.
 
     Raises:
         UserError: the file holds no parameters.
     """
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    while inner := [content[name] for name in WRAPPERS if isinstance(content, dict) and name in content]:
+        content = inner[0]
+    content = content if isinstance(content, dict) else {}
+    state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not state:
         raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
-    inner = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    taken = inner or {name: value for name, value in state.items() if not name.startswith("fc.")}
-    if left_out := sorted(state.keys() - {f"encoder.{name}" if inner else name for name in taken}):
-        print(f"{path}: left out, as no part of an encoder: {', '.join(left_out)}")
-    return taken, "unit" if inner else "imagenet"
+    prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
+    prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
+    taken = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    taken = {name: value for name, value in taken.items() if not name.startswith("fc.")}
+    if left_out := sorted(state.keys() - {prefix + name for name in taken}):
+        what = f"no part of the encoder {prefix}*" if prefix else "no part of an encoder"
+        print(f"{path}: left out, as {what}: {few(left_out)}")
+    return taken, "unit" if prefix == "encoder." else "imagenet"

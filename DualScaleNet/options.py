@@ -17,6 +17,8 @@ from DualScaleNet.common.options import (
 from DualScaleNet.common.script import ROOT
 from DualScaleNet.recipes import ARCHITECTURES, RECIPES
 
+DDR = ROOT / "Dataset" / "ddr_757"
+
 
 class Options(TrainingOptions):
     """What main.py is called with; the recipe has filled in what was left out."""
@@ -46,7 +48,7 @@ def parse_args(description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     group = parser.add_argument_group("photographs", "The encoder learns from these photographs. No label is read.")
     group.add_argument(
-        "--data", type=Path, nargs="+", default=[ROOT / "Dataset" / "ddr_757"], metavar="FOLDER",
+        "--data", type=Path, nargs="+", default=[DDR], metavar="FOLDER",
         help="Read all photographs in these folders, nested or not. The authors took the lesion-segmentation subset "
         "of DDR.",
     )

@@ -14,7 +14,13 @@ from DualScaleNet.common.checkpoint import fingerprint
 from DualScaleNet.common.device import autocast, resolve_precision, seeded_generator, select_device
 from DualScaleNet.common.files import claim
 from DualScaleNet.common.options import plain_options
-from DualScaleNet.common.photographs import find_duplicates, find_photographs, sizes_of
+from DualScaleNet.common.photographs import (
+    LABEL_BY_COLOURS,
+    find_duplicates,
+    find_photographs,
+    passed_over_line,
+    sizes_of,
+)
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.resume import resume
 from DualScaleNet.common.run import Run
@@ -24,7 +30,7 @@ from DualScaleNet.encoder import save_encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, Embeddings
 from DualScaleNet.monitor import collapse_report, collapse_warnings
-from DualScaleNet.options import Options
+from DualScaleNet.options import DDR, Options
 from DualScaleNet.recipes import RECIPES
 from DualScaleNet.views import global_views, local_views, standardise
 
@@ -142,7 +148,7 @@ class Pretraining(Run):
         processes: Processes | None = None,
     ) -> None:
         super().__init__(options, model, optimizer, len(paths) // options.batch_size, processes)
-        self.paths, self.warned = paths, set[str]()
+        self.paths, self.sizes, self.warned = paths, sizes_of(paths), set[str]()
 
     def members(self, epoch: int, step: int) -> np.ndarray:
         """Which photographs are in a step's batch, over all processes. Each epoch has an order of its own."""
@@ -157,7 +163,7 @@ class Pretraining(Run):
         return [self.paths[k] for k in self.members(epoch, step)]
 
     def description(self) -> dict[str, Any]:
-        return {"images": len(self.paths)}
+        return {"images": len(self.paths), "sizes": self.sizes}
 
     def save(self) -> None:
         super().save()
@@ -233,7 +239,9 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
     Raises:
         UserError: the hosts have different photographs, or too many are unreadable.
     """
-    paths, counts = find_photographs(options.data, options.splits)
+    if options.data == [DDR] and not DDR.exists():
+        raise UserError(f"no photographs: give --data FOLDER, or put DDR into {DDR} (see Dataset/README.md)")
+    paths, counts, passed_over = find_photographs(options.data, options.splits)
     processes.require_alike(
         lambda: {"the number of photographs": len(paths), "the photographs' sizes or order": sizes_of(paths)}
     )
@@ -245,8 +253,17 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
         print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
     antialias = RECIPES[options.recipe].antialias
     photographs = load_photographs(paths, options.image_size, antialias, options.cache, options.max_bad)
+    if photographs.labels:
+        passed_over[LABEL_BY_COLOURS] = photographs.labels
+    if processes.rank == 0 and passed_over:
+        print(passed_over_line(passed_over))
     for why in photographs.unreadable.values():
         warn(f"left out: {why}")
-    bad = photographs.unreadable
-    processes.require_alike(lambda: {"the unreadable photographs": [k for k, path in enumerate(paths) if path in bad]})
+    bad, labels = photographs.unreadable, set(photographs.labels)
+    processes.require_alike(
+        lambda: {
+            "the unreadable photographs": [k for k, path in enumerate(paths) if path in bad],
+            "the labels among the photographs": [k for k, path in enumerate(paths) if path in labels],
+        }
+    )
     return photographs

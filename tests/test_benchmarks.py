@@ -59,7 +59,7 @@ def test_logits_and_measures_are_those_of_the_reference():
 @pytest.mark.parametrize("recipe", ["paper", "release"])
 def test_photographs_are_those_of_the_reference(trees, tmp_path, recipe):
     """Resized alike, to one grey level, and as many views of the same shapes."""
-    paths, _ = find_photographs([trees / "ddr_757"], ["train"])
+    paths = find_photographs([trees / "ddr_757"], ["train"]).photographs
     theirs = reference.Photographs(paths, 96, recipe)
     for k, image in enumerate(load_photographs(paths, 96, recipe == "paper", tmp_path).array):
         assert np.abs(theirs.image(k).permute(1, 2, 0).numpy().astype(int) - image).max() <= 1

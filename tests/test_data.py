@@ -35,7 +35,7 @@ def test_ddr_splits_are_read_together_and_labels_are_not(tmp_path):
         for i in range(count):
             photograph(tmp_path / split / "img" / f"{split}{i}.jpg")
     photograph(tmp_path / "train" / "label" / "train0.png")
-    photographs, counts = find_photographs([tmp_path], ["train", "test"])
+    photographs, counts, _ = find_photographs([tmp_path], ["train", "test"])
     assert names(photographs) == ["test0.jpg", "train0.jpg", "train1.jpg", "train2.jpg"]
     assert counts == {"train": 3, "val": 2, "test": 1}
     assert len(find_photographs([tmp_path], ["train", "val", "test"])[0]) == 6
@@ -49,7 +49,7 @@ def test_the_release_tree_and_nested_folders(tmp_path):
     photograph(tmp_path / ".cache" / "x.jpg")
     photograph(tmp_path / "DDR-dataset" / "lesion_segmentation" / "valid" / "segmentation label" / "EX" / "a.tif")
     (tmp_path / "more" / "Thumbs.db").write_bytes(b"no image")
-    photographs, counts = find_photographs([tmp_path], ["train"])
+    photographs, counts, _ = find_photographs([tmp_path], ["train"])
     assert names(photographs) == ["b.jpg", "C D.JPEG"]
     assert counts == {"val": 1, "train": 1, "": 1}
     several = [tmp_path / "more", tmp_path / "DDR-dataset"]
@@ -57,7 +57,7 @@ def test_the_release_tree_and_nested_folders(tmp_path):
 
 
 def test_missing_and_empty_folders_are_named(tmp_path):
-    with pytest.raises(UserError, match="nowhere is no folder"):
+    with pytest.raises(UserError, match="nowhere does not exist"):
         find_photographs([tmp_path / "nowhere"], ["train"])
     photograph(tmp_path / "val" / "a.jpg")
     with pytest.raises(UserError, match="no photographs of the splits train, test in"):
@@ -83,8 +83,8 @@ def test_decoded_once_and_again_when_the_source_changes(tmp_path):
 
 def test_plain_resizing_aliases_and_is_kept_apart(tmp_path):
     """One-pixel stripes average to grey when antialiased, and survive as stripes when not."""
-    stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::4] = 255
+    stripes = np.full((64, 64, 3), 1, np.uint8)
+    stripes[:, ::4] = 254
     Image.fromarray(stripes).save(tmp_path / "a.png")
     smooth = load_photographs([tmp_path / "a.png"], 16, True, tmp_path / "cache").array
     plain = load_photographs([tmp_path / "a.png"], 16, False, tmp_path / "cache").array
@@ -144,7 +144,7 @@ def test_odd_files_of_a_folder(tmp_path):
     (mine / "far").symlink_to(elsewhere)
     (mine / "gone.png").symlink_to(mine / "nowhere.png")
     (mine / "loop.png").symlink_to(mine / "loop.png")
-    paths, _ = find_photographs([mine], ["train"])
+    paths = find_photographs([mine], ["train"]).photographs
     found = load_photographs(paths, 16, True, tmp_path / "cache", 0.9)
     assert sorted(found.paths) == sorted([first, second, mine / "far" / "far.png"])
     assert sorted(found.unreadable) == [mine / "gone.png", mine / "loop.png"]
@@ -198,10 +198,11 @@ def test_duplicates_are_files_of_the_same_content(tmp_path):
 
 
 def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
-    first = photograph(tmp_path / "train" / "a.png")
-    second = tmp_path / "test" / "b.png"
+    mine = tmp_path / "mine"
+    first = photograph(mine / "train" / "a.png")
+    second = mine / "test" / "b.png"
     options = {"recipe": "paper", "image_size": 16, "cache": tmp_path / "cache", "max_bad": 0}
-    args = Namespace(data=[tmp_path], splits=["train", "test"], **options)
+    args = Namespace(data=[mine], splits=["train", "test"], **options)
     photograph(second, seed=1)
     assert len(open_photographs(args, Processes()).array) == 2 and capsys.readouterr().out == ""
     shutil.copy(first, second)

@@ -68,7 +68,7 @@ def test_wrong_usage_is_exit_code_2(script, arguments, message):
 @pytest.mark.parametrize(
     "script, arguments, message",
     [
-        ("DualScaleNet/main.py", ["--data", "nowhere"], "nowhere is no folder"),
+        ("DualScaleNet/main.py", ["--data", "nowhere"], "nowhere does not exist"),
         ("DualScaleNet/main.py", ["--device", "cuda:7"], "--device cuda:7: not available here"),
         ("DownStream/train.py", ["--data-dir", "nowhere"], "no DRIVE in nowhere: expected training/images"),
         ("DownStream/predict.py", ["--checkpoint", "nowhere.pth"], "no such file: nowhere.pth"),

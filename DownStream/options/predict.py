@@ -12,7 +12,8 @@ class Options(argparse.Namespace):
 
     checkpoint: list[Path]
     split: str
-    images: Path | None
+    images: list[Path] | None
+    fov: Path | None
     dataset: str | None
     data_dir: Path | None
     threshold: float | str
@@ -45,8 +46,14 @@ def parse_args(description: str | None = None) -> Options:
         help="Predict this split of the checkpoint. After training with --folds, test is the held-out fold.",
     )
     group.add_argument(
-        "--images", type=Path, metavar="FOLDER",
-        help="Predict all photographs in this folder, nested or not, instead of a split. They need no labels.",
+        "--images", type=Path, nargs="+", metavar="PATH",
+        help="Predict these photographs, and all in these folders, nested or not, instead of a split. They need no "
+        "labels.",
+    )
+    group.add_argument(
+        "--fov", type=Path, metavar="FOLDER",
+        help="Take the field of view of a photograph in --images from the mask of the same name in this folder. "
+        "Without a mask it is estimated.",
     )
     group.add_argument(
         "--dataset", choices=list(CATALOGUE),
@@ -79,12 +86,14 @@ def parse_args(description: str | None = None) -> Options:
     group = parser.add_argument_group("output", "Maps, masks, overlays and scores are written into one folder.")
     group.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of the folder in "
-        "--images, beside the first checkpoint.",
+        help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of what --images "
+        "names, beside the first checkpoint.",
     )
     options = parser.parse_args(namespace=Options())
     if options.window and options.window % STRIDE:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
+    if options.fov and not options.images:
+        parser.error("--fov is for --images: a data set has its own fields of view")
     if len(options.checkpoint) > 1 and (options.images or options.dataset or isinstance(options.threshold, str)):
         parser.error("several checkpoints predict their own splits: --images, --dataset and --threshold val need one")
     return options

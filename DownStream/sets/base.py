@@ -1,10 +1,10 @@
 """What every data set is made of: samples, their labels, the authors' settings."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from DualScaleNet.common.files import list_images
+from DualScaleNet.common.files import common_bits, list_images
 from DualScaleNet.common.script import UserError
 
 SPLITS = ("train", "val", "test")
@@ -26,7 +26,8 @@ class Sample:
     """One photograph with what belongs to it.
 
     `labels` has a label for each target that is labelled, `observer` a second person's for the human line. Of a
-    `stereo` pair the left half is the photograph. `roi`: it shows only the region around the disc.
+    `stereo` pair the left half is the photograph. `roi`: it shows only the region around the disc. `bits`: of how many
+    bits its values are if the file has 16 for each.
     """
 
     id: str  # names its maps
@@ -37,6 +38,7 @@ class Sample:
     observer: Label | None = None
     stereo: bool = False
     roi: bool = False
+    bits: int = 16
 
     @property
     def key(self) -> str:
@@ -71,6 +73,12 @@ class SegmentationSet:
     disc: str | None = None
     roi_size: int = 256
     counts: dict[str, int] | None = None
+
+
+def with_common_bits(splits: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """The same samples, whose 16-bit photographs are all read as of as many bits as the largest value needs."""
+    bits = common_bits(tuple(sample.image for samples in splits.values() for sample in samples))
+    return {split: [replace(sample, bits=bits) for sample in samples] for split, samples in splits.items()}
 
 
 def locate(root: Path, names: tuple[str, ...], landmark: str) -> Path | None:

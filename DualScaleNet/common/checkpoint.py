@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from DualScaleNet.common.files import replacing
-from DualScaleNet.common.script import UserError, git_commit, warn
+from DualScaleNet.common.script import UserError, few, git_commit, warn
 
 FORMAT = 2  # 1 had no log in training checkpoints
 
@@ -100,18 +100,29 @@ def restore(path: Path, content: dict[str, Any], parts: dict[str, Any]) -> None:
     otherwise, and the fused Adam, which goes by memory alone, would give a weight another one's moments.
 
     Raises:
-        UserError: a state does not fit; names what is missing, unexpected or of another shape.
+        UserError: a state does not fit; names the first that are missing, unexpected or of another shape.
     """
     for name, part in parts.items():
         try:
             part.load_state_dict(content[name])
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"the {name} in {path} does not fit: {' '.join(str(error).split())}") from None
+            why = misfits(part.state_dict(), content[name]) if isinstance(part, torch.nn.Module) else ""
+            raise UserError(f"the {name} in {path} does not fit: {why or ' '.join(str(error).split())}") from None
         if isinstance(part, torch.optim.Optimizer):
             for parameter, state in part.state.items():
                 for key, value in state.items():
                     if value.shape == parameter.shape and value.stride() != parameter.stride():
                         state[key] = torch.empty_like(parameter).copy_(value)
+
+
+def misfits(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> str:
+    """How a network's state dict differs in names and shapes from what it is given, in one line; "" if it does not."""
+    kinds = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [name for name in own if name in state and own[name].shape != state[name].shape],
+    }
+    return "; ".join(f"{len(names)} {kind} ({few(names)})" for kind, names in kinds.items() if names)
 
 
 def fingerprint(*states: dict[str, Any]) -> int:

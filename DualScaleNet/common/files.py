@@ -2,23 +2,33 @@
 
 import csv
 import gzip
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import IO, Any, TypedDict
 
 import numpy as np
 from filelock import FileLock, Timeout
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
+from DualScaleNet.common.dicom import has_dicom_mark, read_dicom
 from DualScaleNet.common.script import UserError
 
-# As they are or gzipped.
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".gif", ".webp"}
+JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}
+DICOM_SUFFIXES = {".dcm", ".dicom"}
+# What Pillow reads, as it is or gzipped, and DICOM.
+IMAGE_SUFFIXES = JPEG_SUFFIXES | DICOM_SUFFIXES | {
+    ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".gif", ".webp", ".avif",
+    ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".tga", ".psd", ".qoi",
+}  # fmt: skip
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey values of more than 8 bits
+DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a file of 16
+BLACK = 16  # of 255: a photograph without a brighter value would be black
+FEW = 32  # colours of a label; a photograph has thousands
 
 
 class TextFormat(TypedDict):
@@ -41,19 +51,85 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name.lower().removesuffix(".gz"))[1] in IMAGE_SUFFIXES
 
 
-def read_image(path: Path, mode: str = "RGB") -> np.ndarray:
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM, by its name or, where that is no image's, by how it begins."""
+    return path.suffix.lower() in DICOM_SUFFIXES or (not is_image(path.name) and has_dicom_mark(path))
+
+
+def read_image(path: Path, mode: str = "RGB", bits: int = 16) -> np.ndarray:
     """An image, upright: a photograph as uint8 (H, W, 3), or (H, W) as Pillow's `mode` "L" (uint8) or "I" (int32).
 
-    Of 16-bit values the 8 high bits are taken, for "I" all.
+    A photograph is black where it is transparent. Of 16-bit values the 8 high bits are taken, for "I" all.
+
+    Args:
+        bits: how many of the 16 bits a photograph's values use, by `common_bits`.
 
     Raises:
-        UserError: the file is missing, damaged or no image, or a photograph's values have more than 16 bits.
+        UserError: the file is missing, damaged or no image; a photograph's values have more than 16 bits, or so much
+            fewer than `bits` that it would be black.
     """
+    if mode != "RGB":
+        with _opened(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode in DEEP_MODES and mode != "I":
+                image = Image.fromarray(_high_bits(np.asarray(image)))
+            return np.asarray(image.convert(mode))
+    if is_dicom(path):
+        with _reading(path):
+            return np.asarray(_shallow(read_dicom(path), bits).convert(mode))
     with _opened(path) as image:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in DEEP_MODES and mode != "I":
-            image = _high_byte(image)
-        return np.asarray(image.convert(mode))
+        deep = _is_deep(image)  # before Pillow has loaded it, as it may for its tags
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if deep:
+            image = _shallow(_deep_values(path, image), bits)
+            image.getexif()[ExifTags.Base.Orientation] = orientation
+        return np.asarray(_on_black(ImageOps.exif_transpose(image)).convert(mode))
+
+
+@cache
+def common_bits(paths: tuple[Path, ...]) -> int:
+    """How many bits the 16-bit photographs among these use, all alike: as many as their largest value needs.
+
+    Whoever passes all photographs of a run has none of them darkened or brightened against another. If it is less than
+    16, it is said. Labels do not count.
+    """
+    with ThreadPoolExecutor() as pool:
+        maxima = pool.map(_largest_value, [path for path in paths if path.suffix.lower() not in JPEG_SUFFIXES])
+        largest = min(max(maxima, default=0), 65535)
+    bits = next(bits for bits in DEPTHS if largest < 1 << bits) if largest else 16
+    if bits < 16:
+        print(f"the values of the 16-bit photographs reach {largest}: all are read as {bits}-bit values")
+    return bits
+
+
+def _largest_value(path: Path) -> int:
+    """The largest of a photograph's values if the file has 16 bits for each; 0 for all other files, and for labels."""
+    with suppress(UserError):  # whoever decodes it names it
+        if is_dicom(path):
+            with _reading(path):
+                values = read_dicom(path)
+                return 0 if values.dtype == np.uint8 or is_drawing(values) else int(values.max())
+        with _opened(path) as image:
+            if _is_deep(image) and not is_drawing(values := _deep_values(path, image)):
+                return int(values.max())
+    return 0
+
+
+def is_drawing(image: np.ndarray) -> bool:
+    """Whether an image is a label, a mask or blank, and no photograph, by a sample of its pixels.
+
+    It has few colours with black or white among them; or grey values that are nearly all black or white, as of a label
+    after JPEG or resizing. (H, W) or (H, W, channels), 8 or 16 bits.
+    """
+    rows, columns = (max(1, side // 64) for side in image.shape[:2])
+    sample = image[::rows, ::columns].astype(np.int64)
+    sample = sample.reshape(*sample.shape[:2], -1)
+    low, high = sample.min(2), sample.max(2)
+    colours = np.unique(sample @ (1 << 16 * np.arange(sample.shape[2])))
+    if len(colours) <= FEW:
+        return bool(low.min() == 0 or high.max() == np.iinfo(image.dtype).max)
+    grey = (high - low <= 12).all()
+    return image.dtype == np.uint8 and bool(grey) and bool(((high <= 8) | (low >= 247)).mean() > 0.85)
 
 
 def read_drawing(path: Path) -> np.ndarray:
@@ -82,6 +158,8 @@ def is_turned(path: Path) -> bool:
     Raises:
         UserError: as `read_image`.
     """
+    if is_dicom(path):
+        return False
     with _opened(path) as image:
         return image.getexif().get(ExifTags.Base.Orientation) in range(2, 9)
 
@@ -89,9 +167,19 @@ def is_turned(path: Path) -> bool:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image in a file, gzipped or not; whatever fails until it is closed becomes a UserError."""
+    with _reading(path), _open(path) as file, Image.open(file) as image:
+        yield image
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever fails meanwhile becomes a UserError that names `path`."""
     try:
-        with _binary(path) as file, Image.open(file) as image:
-            yield image
+        yield
     except Exception as error:  # a decoder may raise anything on a broken file
         reason = getattr(error, "strerror", None) or error or type(error).__name__
         if isinstance(error, FileNotFoundError):
@@ -101,16 +189,57 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"cannot read {path} ({reason}): replace or remove it") from None
 
 
-def _binary(path: Path) -> BinaryIO:
-    return io.BufferedReader(gzip.open(path)) if path.suffix.lower() == ".gz" else open(path, "rb")
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is open, not loaded, has more than 8 bits a value; Pillow itself makes 8 of colours' 16."""
+    if image.mode in DEEP_MODES:
+        return True
+    kinds = [tile.args for tile in image.tile]
+    return any(";16" in str(kind) or kind == ("RGB", 65535) for kind in kinds)  # the latter is PPM's
 
 
-def _high_byte(image: Image.Image) -> Image.Image:
-    """Grey values of 16 bits in 8, as Pillow does with colours; its own conversion clips nearly all to white."""
-    values = np.asarray(image)
+def _deep_values(path: Path, image: Image.Image) -> np.ndarray:
+    """The values of an image with more than 8 bits for each, (H, W) or RGB (H, W, 3), 0 where it is transparent."""
+    if image.mode in DEEP_MODES:
+        return np.asarray(image)
+    import cv2  # takes half a second, and few need it
+
+    image.load()  # refuses a damaged file, which OpenCV would read in part
+    with _open(path) as file:
+        values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.ndim != 3:
+        raise ValueError("colours of 16 bits that OpenCV does not read")
+    if values.shape[2] == 4:
+        alpha = values[..., 3:]
+        values = values[..., :3] * (alpha > alpha.max() // 2)
+    return values[..., ::-1]
+
+
+def _shallow(values: np.ndarray, bits: int) -> Image.Image:
+    """A photograph of 8 bits a value: those of `values` (uint8), or of 16-bit ones, that use `bits`, the 8 high bits.
+
+    Raises:
+        ValueError: there are values of more than 16 bits, or all would be black.
+    """
+    if values.dtype == np.uint8:
+        return Image.fromarray(values)
+    high = _high_bits(values, bits)
+    if np.count_nonzero(high >= BLACK) < high.size / 1000 and not is_drawing(values):
+        raise ValueError(f"values up to {values.max()} would be black among the {bits}-bit ones of the others")
+    return Image.fromarray(high)
+
+
+def _high_bits(values: np.ndarray, bits: int = 16) -> np.ndarray:
+    """The 8 high bits, as Pillow takes them of colours; its own conversion of greys clips nearly all to white."""
     if values.dtype.kind == "f" or values.min() < 0 or values.max() >= 1 << 16:
         raise ValueError("more than 16 bits a value")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+    return np.minimum(values >> (bits - 8), 255).astype(np.uint8)
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """What is transparent becomes black, whatever colour lies under it."""
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
 
 
 @contextmanager
@@ -140,15 +269,16 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             _flush(temporary)
             os.replace(temporary, path)
-            if os.name == "posix":
-                _flush(path.parent)  # the names
+            with suppress(OSError):  # Windows and some networks' disks cannot do it to a folder's list of names
+                _flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:
     """Brings a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing, and no system opens a folder for that.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

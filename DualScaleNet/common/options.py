@@ -143,13 +143,18 @@ def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str
     Raises:
         UserError: names each option that differs.
     """
-    changed = [
-        f"--{name.replace('_', '-')} was {saved.get(name)}, now {value}"
+    changed = {
+        name: f"--{name.replace('_', '-')} was {saved.get(name)}, now {value}"
         for name, value in current.items()
         if name not in free and saved.get(name) != value
-    ]
+    }
+    if changed.keys() == {"epochs"}:  # which are free but for a cosine schedule
+        raise UserError(
+            f"the cosine schedule of the run in {folder} ends at epoch {saved['epochs']}, not {current['epochs']}: "
+            "go on with --resume force, and the learning rate is the new schedule's; or start over with --resume never"
+        )
     if changed:
         raise UserError(
-            f"{folder} holds a run with other options ({'; '.join(changed)}): "
+            f"{folder} holds a run with other options ({'; '.join(changed.values())}): "
             "choose another --run-dir, start over with --resume never, or go on all the same with --resume force"
         )

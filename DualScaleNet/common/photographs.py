@@ -2,20 +2,49 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from DualScaleNet.common.files import is_image
+from DualScaleNet.common.dicom import INSTALLED as DICOM_IS_READ
+from DualScaleNet.common.files import is_dicom, is_image
 from DualScaleNet.common.script import UserError
 
-# Folder names that hold a split, and names whose images are labels.
+# Folder names that hold a split.
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-LABEL_FOLDERS = {
-    "label", "labels", "segmentation label", "groundtruth", "mask", "masks", "fov", "1st_manual", "2nd_manual",
-}  # fmt: skip
+# Words in the names of folders, of official sets and of people's own: what is in them is a label, or a photograph.
+LABEL = r"labels?|masks?|gt|ground[ _-]?truths?|annotations?|soft[ _-]?maps?"
+LABEL_FOLDER = re.compile(rf"(.*[^a-z])?({LABEL}|fov)([^a-z].*)?|([12](st|nd)[ _-])?manual\d?")
+PHOTOGRAPH_FOLDER = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?|photographs?|originals?)([^a-z].*)?")
+# How the names of labels end. IDRiD's OD is not among it, which is a right eye elsewhere.
+LABEL_STEM = re.compile(
+    rf"(.*[ _.-])?({LABEL}|manual\d?|[12](st|nd)ho)|.*segsoftmap|.*-(disc|cup)-(avg|exp\d|t)|im\d{{4}}\.(ah|vk)"
+)
+RESULT_FOLDER = re.compile(r"predictions-.*|probability|overlay")
+RESULTS = {"curves.png", "curve.png"}
+# Suffixes of what lies beside photographs and is not worth a word: text, tables, weights, what systems leave behind.
+BESIDE = set(
+    ".txt .md .log .pdf .doc .docx .html .htm .csv .tsv .xls .xlsx .ods .json .xml .yaml .yml .mat .py .ipynb .pth .pt "
+    ".ini .db .lock".split()
+) | {""}  # fmt: skip
 CHUNK = 1 << 16  # bytes read at a time
+
+# What is passed over: a noun, and why.
+LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours")
+RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ": pip install pydicom")
+CLOSED, UNKNOWN, UNSAID = ("folder", " that cannot be opened"), ", a format that is not read", ("", "")
+PassedOver = dict[tuple[str, str], list[Path]]
+
+
+class Found(NamedTuple):
+    """The photographs in folders, how many each split has ("" for none), and by kind and reason what is passed over."""
+
+    photographs: list[Path]
+    counts: Counter[str]
+    passed_over: PassedOver
 
 
 def split_of(path: Path, folder: Path) -> str:
@@ -23,36 +52,84 @@ def split_of(path: Path, folder: Path) -> str:
     return next((SPLITS[part.lower()] for part in path.relative_to(folder).parts if part.lower() in SPLITS), "")
 
 
-def find_photographs(folders: list[Path], splits: list[str]) -> tuple[list[Path], Counter[str]]:
-    """Photographs under `folders`, nested or not, and their number per split ("" for none).
+def find_photographs(places: list[Path], splits: list[str]) -> Found:
+    """Photographs among `places` and under them, nested or not.
 
-    Below a folder named like a split only the wanted splits count; photographs outside any split always do. Label
-    folders and hidden files are passed over. DDR's users' tree (ddr_757/train/img) and its release's
-    (lesion_segmentation/train/image) both work.
+    Below a folder named like a split only the wanted splits count; photographs outside any split always do. Labels, by
+    their names, this program's own results and formats that are not read are passed over, hidden files without a word.
+    DDR's users' tree (ddr_757/train/img) and its release's (lesion_segmentation/train/image) both work.
 
     Raises:
-        UserError: a folder is missing or holds no photograph of the wanted splits.
+        UserError: a place is missing or holds no photograph of the wanted splits.
     """
-    photographs: list[Path] = []
-    counts: Counter[str] = Counter()
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"no photographs: {folder} is no folder (Dataset/README.md says where to get DDR)")
-        found, seen = len(photographs), set[str]()
-        for place, inner, names in os.walk(folder, followlinks=True):
-            inner[:] = sorted(n for n in inner if not n.startswith(".") and n.lower() not in LABEL_FOLDERS)
-            if os.path.realpath(place) in seen:  # a link leads back
-                inner.clear()
-                continue
-            seen.add(os.path.realpath(place))
-            split = split_of(Path(place), folder)
-            images = [Path(place) / name for name in sorted(names) if is_image(name)]
-            counts[split] += len(images)
-            if split in ("", *splits):
-                photographs += images
-        if len(photographs) == found:
-            raise UserError(f"no photographs of the splits {', '.join(splits)} in {folder}")
-    return photographs, +counts
+    found = Found([], Counter(), {})
+    for place in places:
+        if not place.exists():
+            raise UserError(f"no photographs: {place} does not exist")
+        folder = place if place.is_dir() else place.parent
+        before, others = len(found.photographs), PassedOver()
+        for path in _files(place, others) if place.is_dir() else [place]:
+            kind = _passed_over_as(path, path.relative_to(folder))
+            if kind is None:
+                split = split_of(path.parent, folder)
+                found.counts[split] += 1
+                if split in ("", *splits):
+                    found.photographs.append(path)
+            elif kind != UNSAID:
+                others.setdefault(kind, []).append(path)
+        if len(found.photographs) == before:
+            wanted = f" of the splits {', '.join(splits)}" if len(splits) < len(set(SPLITS.values())) else ""
+            raise UserError(f"no photographs{wanted} in {place}{f' ({passed_over_line(others)})' if others else ''}")
+        for kind, paths in others.items():
+            found.passed_over.setdefault(kind, []).extend(paths)
+    return found
+
+
+def passed_over_line(others: PassedOver) -> str:
+    """What was passed over and why, in one line."""
+    parts = []
+    for (noun, why), paths in others.items():
+        first = f"{paths[0]} first" if len(paths) > 1 else paths[0]
+        parts.append(f"{len(paths)} {noun}{'s' * (len(paths) > 1)}{why} ({first})")
+    return f"passed over: {'; '.join(parts)}"
+
+
+def _files(folder: Path, others: PassedOver) -> Iterator[Path]:
+    """All files under a folder that are not hidden, sorted; adds to `others` the folders that cannot be opened."""
+
+    def closed(error: OSError) -> None:
+        others.setdefault(CLOSED, []).append(Path(error.filename))
+
+    seen = set()
+    for place, inner, names in os.walk(folder, onerror=closed, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if os.path.realpath(place) in seen:  # a link leads back
+            inner.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _passed_over_as(path: Path, below: Path) -> tuple[str, str] | None:
+    """As what a file is passed over, UNSAID where that is not worth a word; None for a photograph.
+
+    Args:
+        below: the file's path below the folder that was given, whose own name says nothing.
+    """
+    name, folders = path.name.lower(), [part.lower() for part in below.parts[:-1]]
+    suffix, dicom = os.path.splitext(name)[1], is_dicom(path)
+    if not dicom and not is_image(name):
+        return UNSAID if suffix in BESIDE else (f"{suffix} file", UNKNOWN)
+    if name in RESULTS or any(RESULT_FOLDER.fullmatch(folder) for folder in folders):
+        return RESULT
+    if LABEL_STEM.fullmatch(name.removesuffix(".gz").rpartition(".")[0]):
+        return LABEL_BY_NAME
+    for folder in reversed(folders):  # the innermost that says something
+        if PHOTOGRAPH_FOLDER.fullmatch(folder):  # or "images and masks", of which `is_drawing` finds the latter
+            break
+        if LABEL_FOLDER.fullmatch(folder):
+            return LABEL_BY_NAME
+    return DICOM if dicom and not DICOM_IS_READ else None
 
 
 def find_duplicates(paths: list[Path]) -> list[list[Path]]:

@@ -53,7 +53,8 @@ def resume(run: Run, images: int) -> bool:
     if file and not checkpoint.get("began"):
         path, checkpoint["began"] = file, processes.launch
     if options.resume != "force":
-        free = FREE_OPTIONS | ({"data"} if processes.hosts > 1 else set())
+        same = checkpoint.get("sizes") == run.description()["sizes"]  # which older versions did not note
+        free = FREE_OPTIONS | ({"data"} if same or processes.hosts > 1 else set())
         free -= {"epochs"} if options.schedule == "cosine" else set()
         refuse_changes(checkpoint["options"], plain_options(options), free, path.parent)
         if checkpoint["images"] != images:

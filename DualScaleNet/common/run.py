@@ -109,7 +109,13 @@ class Run:
         """Whether nothing is left to do; says so."""
         over = self.epoch >= self.options.epochs
         if over and self.first:
-            print(f"{self.folder} is already at epoch {self.epoch}: raise --epochs to go on")
+            advice = "raise --epochs to go on"
+            if self.options.schedule == "cosine":
+                advice = (
+                    "its cosine schedule ends there; to go on, raise --epochs and add --resume force, "
+                    "and the learning rate is the longer schedule's"
+                )
+            print(f"{self.folder} is already at epoch {self.epoch}: {advice}")
         return over
 
     def begin(self, what: str) -> None:

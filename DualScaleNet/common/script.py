@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -103,6 +103,12 @@ def one_line(text: object) -> str:
     return str(text).replace("\n", "\\n").replace("\r", "\\r")
 
 
+def few(names: Collection[object]) -> str:
+    """The first names, and how many more there are."""
+    first = ", ".join(map(str, list(names)[:3]))
+    return first + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def out_of_memory(error: Exception) -> bool:
     """Of a GPU, of the process, of NumPy."""
     of_gpu = type(error).__name__ == "OutOfMemoryError"  # PyTorch's, which may not be loaded
@@ -110,12 +116,14 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def git_commit() -> str | None:
-    """The commit of this checkout, or None outside git and where there is no git program."""
+    """The commit of this checkout; None outside git, inside another repository, and where there is no git program."""
+    command = ["git", "-C", str(ROOT), "rev-parse", "--show-toplevel", "HEAD"]
     try:
-        answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+        answer = subprocess.run(command, capture_output=True, text=True)
     except OSError:
         return None
-    return answer.stdout.strip() or None
+    top, *commit = answer.stdout.splitlines() or [""]
+    return commit[0] if answer.returncode == 0 and Path(top).resolve() == ROOT else None
 
 
 def code_version() -> str:
