@@ -6,6 +6,7 @@ from typing import Any
 from DownStream.options.predict import Options
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
+from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.photographs import find_photographs
 from DualScaleNet.common.script import ROOT, UserError
 
@@ -38,10 +39,12 @@ def select_samples(
     if options.dataset:
         title = CATALOGUE[options.dataset].title
         name = f"predictions-{options.dataset}-{options.split}"
-        return [set_samples(options, checkpoint["targets"])], f"{title} {options.split}", name
+        source = f"{title} {options.split}{values_line(labels_of(checkpoint, options)[0])}"
+        return [set_samples(options, checkpoint)], source, name
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
     refuse_no_folds(paths, checkpoints, groups)
     source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], options.split)}"
+    source += values_line(labels_of(checkpoint)[0])
     if len(paths) == 1:
         return groups, source, f"predictions-{options.split}"
     return groups, f"{source} and {len(paths) - 1} more", f"predictions-{options.split}-of-{len(paths)}"
@@ -62,22 +65,43 @@ def photographs_in(folder: Path) -> list[Sample]:
     return list(samples.values())
 
 
-def set_samples(options: Options, targets: list[str]) -> list[Sample]:
+def set_samples(options: Options, checkpoint: dict[str, Any]) -> list[Sample]:
     """The official split of a data set that the network need not have been trained on.
 
     Raises:
-        UserError: the set has no such target or no such split.
+        UserError: the set has no such target or no such split, or --target names others than the checkpoint's.
     """
     other = CATALOGUE[options.dataset]
-    for target in targets:
+    for target in checkpoint["targets"]:
         if other.targets and target not in other.targets:
             raise UserError(f"--dataset {options.dataset} has no {target}, which the checkpoint segments")
     if options.data_dir is None and other.folder is None:
         raise UserError(f"--dataset {options.dataset} needs --data-dir")
-    found = other.find(options.data_dir or ROOT / "Dataset" / other.folder, targets)
+    typed, missing_labels = labels_of(checkpoint, options)
+    found = find_samples(other, options.data_dir or ROOT / "Dataset" / other.folder, typed, missing_labels)
     if options.split not in found:
         raise UserError(f"{other.title} has no split {options.split} there: choose --split {' or '.join(found)}")
     return found[options.split]
+
+
+def labels_of(checkpoint: dict[str, Any], options: Options | None = None) -> tuple[list[str], str]:
+    """What --target and --missing-labels mean: as in training, or for the data set that the options name.
+
+    Raises:
+        UserError: --target names a target that the network does not segment.
+    """
+    typed, missing_labels = checkpoint["options"]["target"], checkpoint["options"].get("missing_labels", "error")
+    if options and options.dataset not in (None, checkpoint["dataset"]):
+        typed, missing_labels = checkpoint["targets"], "error"  # masks of another set mean what that set says
+    if options and options.target:
+        typed = retyped(checkpoint["targets"], options.target)
+    return typed, missing_labels
+
+
+def values_line(typed: list[str]) -> str:
+    """What --target says of values, for the name of what is scored."""
+    values = " ".join(text for text in typed if "=" in text)
+    return f" ({values})" if values else ""
 
 
 def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sample]:
@@ -87,7 +111,7 @@ def own_samples(checkpoint: dict, split: str, data_dir: Path | None) -> list[Sam
         UserError: the split is empty, or a photograph of it is not there.
     """
     data_dir = data_dir or Path(checkpoint["options"]["data_dir"])
-    found = CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"])
+    found = find_samples(CATALOGUE[checkpoint["dataset"]], data_dir, *labels_of(checkpoint))
     samples = {sample.key: sample for members in found.values() for sample in members}
     wanted = checkpoint["split"][split]
     if not wanted:

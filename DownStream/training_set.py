@@ -2,15 +2,18 @@
 
 import torch
 
-from DownStream.data import make_split, read_sample, read_split, require_labels
+from DownStream.census import Census
+from DownStream.data import Photograph, make_split, read_sample, read_split, require_labels
+from DownStream.groups import warn_of_torn_groups, with_groups
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES
 from DownStream.region import disc_region, fov_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
+from DownStream.targets import find_samples, ignored_by, leave_out_unlabelled
 from DownStream.transforms import NetworkInput, TrainingPhotograph
 from DualScaleNet.common.options import STRIDE
-from DualScaleNet.common.script import UserError, progress_bar
+from DualScaleNet.common.script import UserError, progress_bar, warn
 
 
 def split_samples(options: Options) -> dict[str, list[Sample]]:
@@ -21,14 +24,21 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
     """
     settings = CATALOGUE[options.dataset]
     around = [settings.disc] if options.roi == "disc" and settings.disc else []
-    found = settings.find(options.data_dir, list(dict.fromkeys([*options.target, *around])))
+    read = options.target + [disc for disc in around if disc not in options.targets]
+    found = find_samples(settings, options.data_dir, read, options.missing_labels)
+    if options.groups:
+        found = with_groups(found, options.groups)
+    skips = options.missing_labels == "skip"
     if options.split_file:
         samples = read_split(options.split_file, found, options.label_fraction)
+        samples = leave_out_unlabelled(samples, options.targets) if skips else samples
     else:
+        found = leave_out_unlabelled(found, options.targets) if skips else found
         samples = make_split(
             found, options.val_fraction, options.label_fraction, options.folds, options.fold, options.seed
         )
-    require_labels(samples["train"] + samples["val"], options.target)
+    warn_of_torn_groups(samples)
+    require_labels(samples["train"] + samples["val"], options.targets)
     require_labels(samples["train"], around)
     return samples
 
@@ -50,15 +60,21 @@ def largest_side(samples: list[Sample]) -> int:
 def read_training_set(
     samples: list[Sample], options: Options, network_input: NetworkInput, device: torch.device
 ) -> list[TrainingPhotograph]:
-    """Decoded once; few, so all live where the network is. The field of view is the last mask if the loss needs it.
+    """Decoded once; few, so all live where the network is. Says how much is marked, and warns of what looks wrong.
+
+    The masks are the labels of all targets, then, if values are to be ignored, what is ignored of each, then the field
+    of view if the loss needs it.
 
     Raises:
         UserError: a label has no disc to put a region around.
     """
-    photographs = []
+    photographs, census = [], Census(options.target)
     for sample in progress_bar(samples, "read", unit="photo", leave=False):
         photograph = read_sample(sample)
-        masks = [photograph.labels[target] for target in options.target]
+        census.add(sample, photograph)
+        masks = [photograph.labels[target] for target in options.targets]
+        if ignored_by(options.target):
+            masks += [ignored(photograph, target) for target in options.targets]
         if "loss" in options.fov:
             masks.append(torch.from_numpy(photograph.field_of_view))
         image, masks = network_input.visible(photograph).to(device), torch.stack(masks).to(device)
@@ -73,4 +89,14 @@ def read_training_set(
                 image, masks = box.cut(image), box.cut(masks)
             image, masks = network_input.scale(image), network_input.scale(masks)
         photographs.append(TrainingPhotograph(sample.image, image, masks, region))
+    for line in census.shares():
+        print(line)
+    for line in census.warnings():
+        warn(line)
     return photographs
+
+
+def ignored(photograph: Photograph, target: str) -> torch.Tensor:
+    """(H, W) bool, where a pixel of this target's label does not count."""
+    counted = photograph.counted(target)
+    return torch.zeros_like(photograph.labels[target]) if counted is None else torch.from_numpy(~counted)
