@@ -91,15 +91,17 @@ def far_above(name: str, findings: list[Finding], named: Ranges) -> str | None:
         if 2 < len(finding.counts) <= FEW_VALUES and len(greys) > 2 and not contains(named, greys[-1]):
             second, top = greys[-2:]
             if top >= 16 and top >= FAR * second:
-                tops[finding.path] = top, greys[:-1], finding.meaning.marked is None
+                tops[finding.path] = top, greys[:-1]
     if not tops:
         return None
-    path, (top, others, counts) = next(iter(tops.items()))
-    effect = f"only {top} is marked" if counts else f"{top} counts as unmarked"
-    typed = f"{name}={others[-1]}" if counts else "the others"
+    path, (top, others) = next(iter(tops.items()))
+    effect, advice = f"{top} counts as unmarked", f"add ignore={top} to --target"
+    if findings[0].meaning.marked is None:
+        effect = f"only {top} is marked"
+        advice = f"give --target {name}={others[-1]} ignore={top}, otherwise each target's values"
     return (
         f"the value {top} is far above the others ({listed(others)}) in {and_more(path, len(tops))}, and {effect}; if "
-        f"it means that a pixel is not to count, give --target {typed} ignore={top}, otherwise the values of each target"
+        f"it means that a pixel is not to count, {advice}"
     )
 
 

@@ -34,7 +34,7 @@ def parse_ranges(text: str) -> Ranges:
     for part in text.split(","):
         match = RANGE.fullmatch(part)
         if not match:
-            raise ValueError(f"{part or text} is no value, range or colour: write 1, 0-128, 1,3 or #ff0000")
+            raise ValueError(f"{part or 'a blank'} is no value, range or colour: write 1, 0-128, 1,3 or #ff0000")
         low, high, colour = match.groups()
         if colour:
             ranges.append((pixel_value(*bytes.fromhex(colour)),) * 2)

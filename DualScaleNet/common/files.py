@@ -65,7 +65,9 @@ def read_drawing(path: Path) -> tuple[np.ndarray, np.ndarray]:
         red, green, blue, alpha = image.convert("RGBA").split()
     seen = ImageChops.multiply(ImageChops.lighter(ImageChops.lighter(red, green), blue), alpha)
     least, most = alpha.getextrema()
-    strength = np.asarray(alpha if least < most and not seen.getbbox() else seen)
+    if least < most and not seen.getbbox():
+        return np.asarray(alpha), np.asarray(alpha)
+    strength = np.asarray(seen)
     if index is not None:
         return strength, index
     return strength, _colour_values(*(np.asarray(ImageChops.multiply(each, alpha)) for each in (red, green, blue)))
