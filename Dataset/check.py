@@ -4,26 +4,49 @@
     python Dataset/check.py --dataset drive --root /data/DRIVE        # one set, wherever it lies
     python Dataset/check.py --dataset generic --root mine             # mine/images/* with mine/masks/*
 
-The exit code is 1 if a set has a fault: a file that cannot be read, a mask of another size than its photograph, a
-training or validation photograph without a label, or the same photograph in two splits. A set that is missing is a
-fault only if --dataset names it.
+It shows how much of the field of view is marked, and warns where a mask may not mean what it is taken for. The exit
+code is 1 if a set has a fault: a file that cannot be read, a mask of another size than its photograph, a training or
+validation photograph without a label, or the same photograph in two splits. A set that is missing is a fault only if
+--dataset names it.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample, SegmentationSet, with_common_bits
+from DownStream.sets.base import Sample, SegmentationSet
+from DownStream.targets import add_targets, complete_targets, find_samples, leave_out_unlabelled, names_of
 from DualScaleNet.common.files import is_turned
 from DualScaleNet.common.options import HelpFormatter
 from DualScaleNet.common.photographs import find_duplicates, find_photographs, split_of
 from DualScaleNet.common.script import ROOT, UserError, progress_bar, run_script
 
+if TYPE_CHECKING:
+    from DownStream.census import Census
+
 HERE = ROOT / "Dataset"
 COLUMNS = ("split", "photographs", "readable", "labels", "field of view", "size")
+
+
+@dataclass
+class Remarks:
+    """What there is to say of a set."""
+
+    faults: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """All of it, the worst first."""
+        kinds = {"fault": self.faults, "warning": self.warnings, "note": self.notes}
+        return [f"{kind}: {remark}" for kind, remarks in kinds.items() for remark in remarks]
 
 
 def find_ddr(root: Path, _: list[str]) -> dict[str, list[Sample]]:
@@ -62,10 +85,7 @@ def parse_args() -> Options:
         "--dataset", nargs="+", choices=list(SETS),
         help="Require these data sets. Default: look for all sets that have a folder of their own in Dataset.",
     )
-    parser.add_argument(
-        "--target", nargs="+", metavar="NAME",
-        help="Require labels for these targets. Default: look for all targets of the set.",
-    )
+    add_targets(parser, "all targets of the set, of which one is enough")
     return parser.parse_args(namespace=Options())
 
 
@@ -74,18 +94,17 @@ def main() -> None:
     if not args.root.is_dir():
         raise UserError(f"--root {args.root} is no folder: give the one that holds the data sets")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
-    for name in wanted:
-        known = SETS[name].targets
-        unknown = [target for target in args.target or () if target not in known and name != "generic"]
-        if unknown:
-            raise UserError(f"--target {unknown[0]}: --dataset {name} has {', '.join(known) or 'no labels'}")
-    faults = sum(check_set(name, args.root, bool(args.dataset), args.target) for name in wanted)
+    for name in wanted if args.target else ():
+        complete_targets(args.target, f"--dataset {name}", SETS[name], [])
+    faults = sum(check_set(name, args.root, bool(args.dataset), args.target, args.missing_labels) for name in wanted)
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
 
 
-def check_set(name: str, root: Path, asked: bool, required: list[str] | None = None) -> int:
+def check_set(name: str, root: Path, asked: bool, typed: list[str] | None = None, missing_labels: str = "error") -> int:
     """Prints what there is of one set; returns the number of faults."""
+    from DownStream.census import Census  # imports PyTorch, which takes seconds: not before there is a file to open
+
     entry = SETS[name]
     places = [root / folder for folder in (entry.folder, *OTHER_FOLDERS.get(name, ())) if folder]
     if root.resolve().name == entry.folder or (asked and root.resolve() != HERE):
@@ -95,31 +114,33 @@ def check_set(name: str, root: Path, asked: bool, required: list[str] | None = N
         print(f"{entry.title}: not found in {root}: see Dataset/README.md\n")
         return int(asked)
     print(f"{entry.title}: {place}")
-    targets = required or main_targets(entry)
-    enough = len(targets) if required else min(1, len(targets))  # a prepared tree has one target only
+    typed = complete_targets(typed, name, entry, main_targets(entry))
+    targets = names_of(typed)
+    enough = min(1, len(targets)) if targets == main_targets(entry) else len(targets)  # a prepared tree has one target
     try:
-        splits = with_common_bits(entry.find(place, targets))
+        splits = find_samples(entry, place, typed, missing_labels)
+        if missing_labels == "skip":
+            splits = leave_out_unlabelled(splits, targets)
     except UserError as error:
         print(f"  fault: {error}\n")
         return 1
     rows: list[tuple[str, ...]] = [COLUMNS]
-    notes: list[str] = []
-    faults: list[str] = []
+    remarks, census = Remarks(), Census(typed)
     for split, samples in splits.items():
-        rows.append(check_split(name, split, samples, targets, enough, notes, faults))
-    check_copies(splits, bool(targets), notes, faults)
+        rows.append(check_split(name, split, samples, targets, enough, remarks, census))
+    check_copies(splits, bool(targets), remarks)
+    remarks.warnings += census.warnings()
     for split, expected in (entry.counts or {}).items():
         found = len(splits.get(split, []))
         if found != expected:
             advice = "unpack the whole archive" if found < expected else "remove what does not belong there"
-            notes.append(f"{split}: {found} photographs where the official set has {expected}: {advice}")
+            remarks.notes.append(f"{split}: {found} photographs where the official set has {expected}: {advice}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *middle, last in rows:
         cells = [f"{cell:>{width}}" for cell, width in zip(middle, widths[1:-1], strict=True)]
         print("  " + "  ".join([f"{first:<{widths[0]}}", *cells, last]))
-    lines = [f"fault: {fault}" for fault in faults] + [f"note: {note}" for note in notes]
-    print("  " + "\n  ".join(lines or ["nothing is missing"]) + "\n")
-    return len(faults)
+    print("  " + "\n  ".join([*census.shares(), *(remarks.lines() or ["nothing is missing"])]) + "\n")
+    return len(remarks.faults)
 
 
 def check_split(
@@ -128,29 +149,30 @@ def check_split(
     samples: list[Sample],
     targets: list[str],
     enough: int,
-    notes: list[str],
-    faults: list[str],
+    remarks: Remarks,
+    census: Census,
 ) -> tuple[str, ...]:
-    """Opens all files of a split; returns its row of the table and adds to `notes` and `faults`.
+    """Opens all files of a split; returns its row of the table and adds to `remarks` and `census`.
 
     A photograph with labels of fewer than `enough` targets is unlabelled.
     """
-    from DownStream.data import read_sample  # imports PyTorch, which takes seconds: not before there is a file to open
+    from DownStream.data import INSTEAD_OF_LABELS, read_sample  # imports PyTorch
 
     sizes, blank, turned = [], [], []
-    marked = dict.fromkeys(targets, 0)
+    empty = dict.fromkeys(targets, 0)
     for sample in progress_bar(samples, f"{name} {split}", unit="photo", leave=False):
         try:
             photograph = read_sample(sample)
         except UserError as error:
-            faults.append(f"{split}: {error}")
+            remarks.faults.append(f"{split}: {error}")
             continue
+        census.add(sample, photograph)
         height, width = photograph.image.shape[1:]
         sizes.append((width, height))
         if photograph.labels and is_turned(sample.image):
             turned.append(sample)
         for target, label in photograph.labels.items():
-            marked[target] += bool(label.any())
+            empty[target] += not label.any()
             if sample.labels[target].path and not label.any():
                 blank.append(sample)
     expected = (SETS[name].counts or {}).get(split)
@@ -161,27 +183,26 @@ def check_split(
     bare = [sample for sample in samples if len(sample.labels) < enough]
     framed = sum(sample.fov is not None for sample in samples)
     if bare and split != "test":
-        faults.append(f"{split}: no label for {listed(bare)}: add it or remove the photograph")
+        remarks.faults.append(f"{split}: no label for {listed(bare)}: add it, or {INSTEAD_OF_LABELS}")
     elif bare and len(bare) < len(samples):
-        notes.append(f"{split}: no label for {listed(bare)}: predict.py does not score them; add it if you have it")
+        remarks.notes.append(f"{split}: no label for {listed(bare)}: predict.py does not score them; add it if you can")
     elif bare:
         why = "today's official download has none: " if name == "drive" else ""
         way = "predict.py writes maps but cannot score them; hold out training images with --folds"
-        notes.append(f"{split}: no labels: {why}{way}")
+        remarks.notes.append(f"{split}: no labels: {why}{way}")
     if blank:
-        notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: check that this is right")
+        remarks.notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: check that this is right")
     if turned:
-        notes.append(f"{split}: an EXIF tag turns {listed(turned)}: check that the masks are turned too")
+        remarks.notes.append(f"{split}: an EXIF tag turns {listed(turned)}: check that the masks are turned too")
     labels = []
     for target in targets:
         labelled = sum(target in sample.labels for sample in samples)
-        empty = labelled - marked[target]
-        labels.append(f"{target} {labelled}" + (f" ({empty} empty)" if empty else ""))
+        labels.append(f"{target} {labelled}" + (f" ({empty[target]} empty)" if empty[target] else ""))
     return split, counted, str(len(sizes)), ", ".join(labels), str(framed) if framed else "estimated", size_range(sizes)
 
 
-def check_copies(splits: dict[str, list[Sample]], labelled: bool, notes: list[str], faults: list[str]) -> None:
-    """Photographs that occur more than once; adds to `notes` and `faults`.
+def check_copies(splits: dict[str, list[Sample]], labelled: bool, remarks: Remarks) -> None:
+    """Photographs that occur more than once; adds to `remarks`.
 
     Between the splits of a labelled set they falsify the score. Pretraining merges its splits.
     """
@@ -192,7 +213,7 @@ def check_copies(splits: dict[str, list[Sample]], labelled: bool, notes: list[st
         named = [split for split in splits if any(split_of_path[path] == split for path in group)]
         if labelled and len(named) > 1:
             other = next(path for path in others if split_of_path[path] != split_of_path[first])
-            faults.append(
+            remarks.faults.append(
                 f"{' and '.join(named)}: {first} and {other} are the same photograph: remove one, it falsifies scores"
             )
         else:
@@ -200,7 +221,7 @@ def check_copies(splits: dict[str, list[Sample]], labelled: bool, notes: list[st
     for where, groups in within.items():
         first, second, *_ = groups[0]
         occur = "photographs occur" if len(groups) > 1 else "photograph occurs"
-        notes.append(
+        remarks.notes.append(
             f"{where}: {len(groups)} {occur} more than once, {first} and {second} first: "
             "each copy counts, so keep one of each"
         )

@@ -1,7 +1,7 @@
 """Labelled photographs in memory, and which of them train, validate and test."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,25 +11,36 @@ import torch
 from torch import Tensor
 
 from DownStream.fov import estimate_fov
+from DownStream.masks import Mask, read_mask
 from DownStream.region import fov_region
 from DownStream.sets.base import SPLITS, Label, Sample
 from DualScaleNet.common.device import seeded_generator
-from DualScaleNet.common.files import is_turned, read_drawing, read_image
+from DualScaleNet.common.files import is_turned, read_image
 from DualScaleNet.common.script import UserError
 from DualScaleNet.common.surroundings import black_surroundings
 
 RIM = 0.005  # of the field of view's width
+INSTEAD_OF_LABELS = "leave it out (--missing-labels skip), or take nothing as marked there (--missing-labels empty)"
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A decoded sample: image (3, H, W) uint8; labels by target, fov and the second observer's label (H, W) bool."""
+    """A decoded sample: image (3, H, W) uint8; labels by target, fov and the second observer's label (H, W) bool.
+
+    `masks` are what the labels were read from; a label without a file has none.
+    """
 
     id: str
     image: Tensor
     labels: dict[str, Tensor]
     fov: Tensor | None = None
     observer: Tensor | None = None
+    masks: dict[str, Mask] = field(default_factory=dict)
+
+    def counted(self, target: str) -> np.ndarray | None:
+        """(H, W) bool, where a pixel of this target's label counts; None where all do."""
+        mask = self.masks.get(target)
+        return None if mask is None or mask.ignored is None else ~mask.ignored
 
     @cached_property
     def field_of_view(self) -> np.ndarray:
@@ -54,34 +65,28 @@ def read_sample(sample: Sample) -> Photograph:
     width //= 1 + sample.stereo
     image = torch.from_numpy(pixels[:, :width].copy()).permute(2, 0, 1)
 
-    def mask(label: Label) -> Tensor:
-        if label.path is None:
-            return torch.zeros(height, width, dtype=torch.bool)
-        values = read_mask(label.path, label.level)
-        if sample.stereo and values.shape[1] == 2 * width:
-            values = values[:, :width]
-        if values.shape != (height, width):
-            sizes = f"{values.shape[1]}x{values.shape[0]}, its photograph {sample.image.name} {width}x{height}"
-            turned = values.shape == (width, height) and is_turned(sample.image)
+    def read(label: Label) -> Mask:
+        mask = read_mask(label)
+        if sample.stereo and mask.values.shape[1] == 2 * width:
+            mask = mask.left_half()
+        shape = mask.values.shape
+        if shape != (height, width):
+            sizes = f"{shape[1]}x{shape[0]}, its photograph {sample.image.name} {width}x{height}"
+            turned = shape == (width, height) and is_turned(sample.image)
             advice = "its EXIF tag turns the photograph: turn the mask too" if turned else "save it at that size"
             raise UserError(f"{label.path} is {sizes}: {advice}")
-        return torch.from_numpy(values.copy())
+        return mask
 
-    labels = {target: mask(label) for target, label in sample.labels.items()}
-    fov = mask(Label(sample.fov)) if sample.fov else None
+    def tensor(mask: Mask | None) -> Tensor:
+        return torch.zeros(height, width, dtype=torch.bool) if mask is None else torch.from_numpy(mask.marked.copy())
+
+    masks = {target: read(label) for target, label in sample.labels.items() if label.path}
+    labels = {target: tensor(masks.get(target)) for target in sample.labels}
+    fov = tensor(read(Label(sample.fov))) if sample.fov else None
     if fov is not None and not fov.any():
         fov = None  # an empty one says nothing
-    observer = mask(sample.observer) if sample.observer else None
-    return Photograph(sample.id, image, labels, fov, observer)
-
-
-def read_mask(path: Path, level: int | None = None) -> np.ndarray:
-    """A binary mask, (H, W) bool: grey values of at least `level`, or above half of the mask's maximum.
-
-    The latter takes 0/1 and 0/255, 8 and 16 bits, palettes and colours alike.
-    """
-    values = read_drawing(path)
-    return values >= level if level is not None else values > values.max() / 2
+    observer = tensor(read(sample.observer)) if sample.observer else None
+    return Photograph(sample.id, image, labels, fov, observer, masks)
 
 
 def require_labels(samples: list[Sample], targets: list[str]) -> None:
@@ -93,7 +98,7 @@ def require_labels(samples: list[Sample], targets: list[str]) -> None:
     for sample in samples:
         for target in targets:
             if target not in sample.labels:
-                raise UserError(f"{sample.image} has no label for {target}: add it, or remove the photograph")
+                raise UserError(f"{sample.image} has no label for {target}: add it, or {INSTEAD_OF_LABELS}")
 
 
 def make_split(
@@ -105,6 +110,8 @@ def make_split(
     seed: int,
 ) -> dict[str, list[Sample]]:
     """Which samples train, validate and test. Validation and folds always come out of the training list, by image.
+
+    Samples of a group stay together: all of it is drawn that has a part in what is asked for.
 
     Args:
         found: what the finder returned; its own `val`, where it has one, is taken as it is.
@@ -123,17 +130,36 @@ def make_split(
     train = [found["train"][i] for i in torch.randperm(len(found["train"]), generator=generator)]
     test = found.get("test", [])
     if folds:
-        if folds > len(train):
-            raise UserError(f"--folds {folds}: there are only {len(train)} photographs for training")
-        test, train = train[fold::folds], [s for i, s in enumerate(train) if i % folds != fold]
+        groups = grouped(train)
+        if folds > len(groups):
+            raise UserError(f"--folds {folds}: there are only {len(groups)} photographs for training, or groups")
+        test = [sample for group in groups[fold::folds] for sample in group]
+        train = [sample for i, group in enumerate(groups) if i % folds != fold for sample in group]
     val = found.get("val")
     if val is None:
         count = max(1, round(val_fraction * len(train))) if val_fraction else 0
-        val, train = train[:count], train[count:]
-    train = train[: max(1, round(label_fraction * len(train)))]
+        val, train = first_groups(train, count)
+    train, _ = first_groups(train, max(1, round(label_fraction * len(train))))
     if not train:
         raise UserError("no photograph is left for training: lower --val-fraction")
     return {"train": train, "val": val, "test": test}
+
+
+def grouped(samples: list[Sample]) -> list[list[Sample]]:
+    """The groups in order of their first sample; a sample without a group is one."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group or sample.key, []).append(sample)
+    return list(groups.values())
+
+
+def first_groups(samples: list[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
+    """The first groups, until they hold `count` samples, and the others."""
+    first: list[Sample] = []
+    others: list[Sample] = []
+    for group in grouped(samples):
+        (first if len(first) < count else others).extend(group)
+    return first, others
 
 
 def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float) -> dict[str, list[Sample]]:

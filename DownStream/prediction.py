@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from DownStream.census import marked_share
 from DownStream.data import Photograph, read_sample, require_labels
 from DownStream.inference import Predictor
 from DownStream.options.predict import Options
@@ -111,14 +112,16 @@ class Results:
         for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
             mask = levels >= threshold_level(self.thresholds[target])
             label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
-            files = {"probability": levels, "mask": mask * np.uint8(255), "overlay": overlay(image, mask, label)}
+            counted = photograph.counted(target)
+            painted = overlay(image, mask if counted is None else mask & counted, label)
+            files = {"probability": levels, "mask": mask * np.uint8(255), "overlay": painted}
             for folder, array in files.items():
                 write_image(target_folder(self.out, target, self.targets) / folder / f"{sample.id}.png", array)
             row[f"{target} marked"] = mask[photograph.field_of_view].mean()
             row[f"{target} highest probability"] = levels.max() / 65535
             if label is None:
                 continue
-            self.evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer)
+            self.evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer, counted)
             unseen = located and region.found and sample.id not in self.cut_off
             if unseen and region.cut(photograph.labels[target]).sum() < label.sum():
                 self.cut_off.append(sample.id)
@@ -177,7 +180,7 @@ def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list
     for sample in progress_bar(samples, "threshold", unit="photo", leave=False):
         photograph = read_sample(sample)
         for target, levels in zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True):
-            pooled[target] += Histogram.of(levels, photograph.labels[target].numpy())
+            pooled[target] += Histogram.of(levels, photograph.labels[target].numpy(), photograph.counted(target))
     for target, histogram in pooled.items():
         if not histogram.positives.any():
             raise UserError(f"no threshold can be chosen for {target}: nothing is marked in those labels")
@@ -189,9 +192,8 @@ def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
     marked = {row["image"]: row[f"{target} marked"] for row in rows}
     if not marked:
         return f"{target}: no photograph was predicted"
-    low, middle, high = np.percentile(list(marked.values()), (0, 50, 100))
     blank = [name for name, value in marked.items() if value == 0]
-    line = f"{target}: {middle:.2%} of the field of view is marked (median; range {low:.2%} to {high:.2%})"
+    line = marked_share(target, list(marked.values()))
     return line + (f"; nothing is marked in {len(blank)} photographs, {blank[0]} first" if blank else "")
 
 

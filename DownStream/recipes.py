@@ -59,8 +59,8 @@ def current_name(name: str) -> str:
 
 
 def current_options(options: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's options, with `recipe` where an older version wrote `preset`."""
-    options = dict(options)
+    """A checkpoint's options, with `recipe` where an older version wrote `preset`, and what it did not have yet."""
+    options = {"missing_labels": "error", **options}
     if "preset" in options:
         options["recipe"] = current_name(options.pop("preset"))
     return options

@@ -8,6 +8,7 @@ from typing import Any
 from DownStream.options.predict import Options
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
+from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
 from DualScaleNet.common.photographs import find_photographs, passed_over_line
 from DualScaleNet.common.script import ROOT, UserError
@@ -42,12 +43,15 @@ def select_samples(
         name = folder.name if others or first.is_dir() else own_name(first)
         return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}"
     if options.dataset:
-        samples = set_samples(options.dataset, options.split, options.data_dir, checkpoint["targets"])
+        samples = set_samples(options, options.dataset, checkpoint)
         name = f"predictions-{options.dataset}-{options.split}"
-        return [samples], f"{CATALOGUE[options.dataset].title} {options.split}", name
+        title = CATALOGUE[options.dataset].title
+        source = f"{title} {options.split}{values_line(labels_of(checkpoint, options)[0])}"
+        return [samples], source, name
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
     refuse_no_folds(paths, checkpoints, groups)
     source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], options.split)}"
+    source += values_line(labels_of(checkpoint)[0])
     if len(paths) == 1:
         return groups, source, f"predictions-{options.split}"
     return groups, f"{source} and {len(paths) - 1} more", f"predictions-{options.split}-of-{len(paths)}"
@@ -108,24 +112,45 @@ def fov_masks(folder: Path, names: list[str]) -> dict[str, Path]:
     return {name: path for name, path in masks.items() if path}
 
 
-def set_samples(dataset: str, split: str, data_dir: Path | None, targets: list[str]) -> list[Sample]:
+def set_samples(options: Options, dataset: str, checkpoint: dict[str, Any]) -> list[Sample]:
     """The official split of a data set that the network need not have been trained on.
 
     Raises:
-        UserError: the set has no such target or no such split.
+        UserError: the set has no such target or no such split, or --target names others than the checkpoint's.
     """
     other = CATALOGUE[dataset]
-    for target in targets:
+    for target in checkpoint["targets"]:
         if other.targets and target not in other.targets:
             raise UserError(f"--dataset {dataset} has no {target}, which the checkpoint segments")
+    data_dir = options.data_dir
     if data_dir is None:
         if other.folder is None:
             raise UserError(f"--dataset {dataset} needs --data-dir")
         data_dir = ROOT / "Dataset" / other.folder
-    found = with_common_bits(other.find(data_dir, targets))
-    if split not in found:
-        raise UserError(f"{other.title} has no split {split} there: choose --split {' or '.join(found)}")
-    return found[split]
+    found = find_samples(other, data_dir, *labels_of(checkpoint, options))
+    if options.split not in found:
+        raise UserError(f"{other.title} has no split {options.split} there: choose --split {' or '.join(found)}")
+    return found[options.split]
+
+
+def labels_of(checkpoint: dict[str, Any], options: Options | None = None) -> tuple[list[str], str]:
+    """What --target and --missing-labels mean: as in training, or for the data set that the options name.
+
+    Raises:
+        UserError: --target names a target that the network does not segment.
+    """
+    typed, missing_labels = checkpoint["options"]["target"], checkpoint["options"].get("missing_labels", "error")
+    if options and options.dataset not in (None, checkpoint["dataset"]):
+        typed, missing_labels = checkpoint["targets"], "error"  # masks of another set mean what that set says
+    if options and options.target:
+        typed = retyped(checkpoint["targets"], options.target)
+    return typed, missing_labels
+
+
+def values_line(typed: list[str]) -> str:
+    """What --target says of values, for the name of what is scored."""
+    values = " ".join(text for text in typed if "=" in text)
+    return f" ({values})" if values else ""
 
 
 def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -> list[Sample]:
@@ -138,7 +163,7 @@ def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -
         data_dir = Path(checkpoint["options"]["data_dir"])
         if not data_dir.is_dir():
             raise UserError(f"{data_dir}, where the training data lay, is gone: name their folder with --data-dir")
-    found = with_common_bits(CATALOGUE[checkpoint["dataset"]].find(data_dir, checkpoint["targets"]))
+    found = find_samples(CATALOGUE[checkpoint["dataset"]], data_dir, *labels_of(checkpoint))
     samples = {sample.key: sample for members in found.values() for sample in members}
     wanted = checkpoint["split"][split]
     if not wanted:

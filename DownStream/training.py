@@ -17,6 +17,7 @@ from DownStream.recipes import RECIPES, current_options
 from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
+from DownStream.targets import ignored_by
 from DownStream.training_set import files_of, input_of, read_training_set, split_samples
 from DownStream.transforms import TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
@@ -54,7 +55,7 @@ def train(options: Options) -> None:
     network_input = input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)
 
-    model = Segmenter(encoder, len(options.target), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
+    model = Segmenter(encoder, len(options.targets), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
     model.to(device).to(memory_format=torch.channels_last)
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
@@ -85,20 +86,30 @@ def train(options: Options) -> None:
 def train_one_epoch(run: "Training") -> dict[str, Any]:
     """The rest of a pass over the photographs, whose order is the epoch's own. Returns its part of `log.csv`."""
     options, recipe = run.options, RECIPES[run.options.recipe]
-    classes = len(options.target)
     run.model.train()
     for step in run.steps():
         generator = seeded_generator(options.seed, run.epoch, step)
         images, masks = training_batch(
             run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator
         )
-        labels, inside = masks[:, :classes], masks[:, classes:] if "loss" in options.fov else None
+        labels, inside = labels_and_inside(masks, options)
         with autocast(run.device, options.precision):
             logits = run.model(images.contiguous(memory_format=torch.channels_last))
         loss = segmentation_loss(logits, labels, inside, recipe.dice_weight)
         run.backward(loss)
         run.end_step(loss.detach())
     return run.summary([len(run.batch(run.epoch, step)) for step in range(run.steps_per_epoch)])
+
+
+def labels_and_inside(masks: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A batch's masks (N, M, H, W), as `read_training_set` stacks them -> labels, and the pixels that count or None."""
+    classes = len(options.targets)
+    labels, others = masks[:, :classes], masks[:, classes:]
+    inside = others[:, -1:] if "loss" in options.fov else None
+    if ignored_by(options.target):
+        counted = 1 - others[:, :classes]
+        inside = counted if inside is None else counted * inside
+    return labels, inside
 
 
 class Training(Run):
@@ -173,7 +184,7 @@ class Training(Run):
         network_input, recipe = predictor.network_input, RECIPES[options.recipe]
         return {
             "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": options.finetune,
-            "bn_stats": options.bn_stats, "dataset": options.dataset, "targets": options.target,
+            "bn_stats": options.bn_stats, "dataset": options.dataset, "targets": options.targets,
             "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
             "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
             "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
@@ -184,7 +195,7 @@ class Training(Run):
         last = self.epoch + 1 == self.options.epochs
         row: dict[str, float | None] = {"val_f1": None, "val_pr_auc": None}
         if samples and (last or (self.epoch + 1) % self.options.val_every == 0):
-            row = validation_scores(self.predictor, samples, self.options.target)
+            row = validation_scores(self.predictor, samples, self.options.targets)
         if row["val_f1"] is not None and row["val_f1"] > self.best:
             self.best = row["val_f1"]
             content = {"model": self.model.state_dict(), "epoch": self.epoch + 1} | self.description()
@@ -249,7 +260,8 @@ def default_name(options: Options) -> str:
     """The run folder's name, from what distinguishes runs most."""
     encoder = options.encoder if options.encoder in ("random", "imagenet") else Path(options.encoder).parent.name
     fold = f"-fold{options.fold}of{options.folds}" if options.folds else ""
-    target = "" if options.target == list(CATALOGUE[options.dataset].default) else "-" + "-".join(options.target)
+    default = options.targets == list(CATALOGUE[options.dataset].default)
+    target = "" if default else "-" + "-".join(options.targets)
     return f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{fold}".replace(":", "_")
 
 
@@ -306,7 +318,7 @@ def validation_scores(predictor: Predictor, samples: list[Sample], targets: list
         photograph = read_sample(sample)
         levels = to_levels(predictor(photograph)[0].numpy())
         for k, target in enumerate(targets):
-            pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy())
+            pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy(), photograph.counted(target))
     measures = [scores(histogram) for histogram in pooled if histogram.positives.any()]
     if not measures:
         return {"val_f1": None, "val_pr_auc": None}

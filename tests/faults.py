@@ -37,7 +37,8 @@ sys.path.insert(0, str(ROOT))
 
 from Dataset.synthetic import write_ddr, write_drive  # noqa: E402
 from DownStream import predict, train  # noqa: E402
-from DownStream.data import read_mask  # noqa: E402
+from DownStream.masks import read_mask  # noqa: E402
+from DownStream.sets.base import Label  # noqa: E402
 from DualScaleNet import main as pretraining  # noqa: E402
 from DualScaleNet.common.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from DualScaleNet.common.files import is_turned, read_drawing, read_image  # noqa: E402
@@ -233,7 +234,7 @@ def mutate_images(count: int, folder: Path, seed: int = 0) -> dict[str, int]:
     seeds = [(path.name, path.read_bytes()) for path in image_seeds(folder / "seeds")]
     readers: list[Callable[[Path], object]] = [
         read_image, lambda path: read_image(path, "L"), lambda path: read_image(path, "I"), read_drawing, is_turned,
-        read_mask,
+        lambda path: read_mask(Label(path)),
     ]  # fmt: skip
     for k, reader in itertools.product(range(count), readers):
         name, content = seeds[k % len(seeds)]

@@ -141,7 +141,7 @@ def test_a_target_the_set_does_not_have(tmp_path, monkeypatch):
 def test_a_set_that_is_not_there_fails_only_if_asked_for(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path)])
     main()
-    assert capsys.readouterr().out.count("see Dataset/README.md") == 7
+    assert capsys.readouterr().out.count("see Dataset/README.md") == 11
     for name in ("drive", "ddr", "generic"):
         monkeypatch.setattr("sys.argv", ["check.py", "--root", str(tmp_path), "--dataset", name])
         with pytest.raises(UserError, match="1 fault found"):

@@ -92,7 +92,7 @@ def make(folder: Path, qualities: dict[str, float | None], observer: bool = Fals
         write_image(folder / "data" / f"{number}_label.png", label * np.uint8(255))
         write_image(folder / "probability" / f"{name}.png", levels)
         write_image(folder / "overlay" / f"{name}.png", overlay(image, levels >= 32768, label))
-        labels = {"vessels": Label(photograph.with_name(f"{number}_label.png"), 128)}
+        labels = {"vessels": Label(photograph.with_name(f"{number}_label.png"))}
         samples.append(Sample(name, photograph, labels))
         evaluation.add(name, levels, label, fov, drawn if observer else None)
     return evaluation, samples

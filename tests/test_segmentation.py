@@ -13,9 +13,10 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from DownStream.data import make_split, read_mask, read_sample, require_labels
+from DownStream.data import make_split, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
+from DownStream.masks import read_mask
 from DownStream.model import DECODERS, Decoder, Segmenter, local_contrast, resize
 from DownStream.recipes import COMPACT, LINEAR, RECIPES, RELEASE
 from DownStream.scoring.report import FALSE, MISSED, TRUE, overlay
@@ -325,7 +326,7 @@ def test_only_ours_is_jittered():
 
 def test_only_standardised_photographs_lose_their_background(trees):
     sample = find_drive(trees / "DRIVE", ["vessels"])["train"][0]
-    args = argparse.Namespace(target=["vessels"], fov=[], roi="full")
+    args = argparse.Namespace(target=["vessels"], targets=["vessels"], fov=[], roi="full")
     outside = ~read_sample(sample).fov
     for standardised in (False, True):
         network_input = NetworkInput("pad", 64, standardised)
@@ -412,9 +413,9 @@ def test_generic_layout(tmp_path):
 def test_masks_of_either_range(tmp_path, high):
     values = np.array([[0, high], [high, 0]], np.uint8)
     Image.fromarray(values).save(tmp_path / "m.png")
-    assert np.array_equal(read_mask(tmp_path / "m.png"), values > 0)
+    assert np.array_equal(read_mask(Label(tmp_path / "m.png")).marked, values > 0)
     Image.fromarray(values * 0).save(tmp_path / "m.png")
-    assert not read_mask(tmp_path / "m.png").any()
+    assert not read_mask(Label(tmp_path / "m.png")).marked.any()
 
 
 def test_a_mask_of_another_size_is_named(tmp_path):

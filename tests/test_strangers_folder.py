@@ -135,7 +135,9 @@ def test_masks_of_every_kind(kind, mine, monkeypatch, capsys):
     path = mine / "masks" / "a.png"
     mask.save(path) if isinstance(mask, Image.Image) else save(path, mask)
     assert np.array_equal(read(mine, "a").labels["mask"].numpy(), MARKED)
-    assert "nothing is missing" in assert_fine(monkeypatch, capsys, mine)
+    text = assert_fine(monkeypatch, capsys, mine)
+    assert ("more than two values in" in text) == kind.endswith(("colours on black", "colours on transparent"))
+    assert "nothing is missing" in text or "more than two values in" in text
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,8 @@ def test_a_label_without_photograph_is_named(mine, monkeypatch, capsys):
     lonely = [save(mine / "masks" / name, drawing()) for name in ("lonely 1.png", "lonely 2.png")]
     assert_named(
         monkeypatch, capsys, mine,
-        f"{lonely[0]} belongs to no photograph: add {mine / 'images' / 'lonely 1.*'}, or remove it",
+        f"{lonely[0]} belongs to no photograph: name it as its photograph is, with or without an ending such as _mask "
+        f"(a.png or a_mask.png for a.png), add {mine / 'images' / 'lonely 1.*'}, or remove it",
     )  # fmt: skip
 
 
@@ -242,8 +245,8 @@ def test_a_training_photograph_without_label_is_named(mine, monkeypatch, capsys)
     assert_named(monkeypatch, capsys, mine, "bare.png", "no label")
 
 
-def test_several_targets_need_a_folder_of_masks_each(mine, monkeypatch):
-    with pytest.raises(UserError, match="has no label for EX"):
+def test_several_targets_need_values_or_a_folder_of_masks_each(mine, monkeypatch):
+    with pytest.raises(UserError, match=r"a\.png would be read alike for EX and SE: give the values of each"):
         call(monkeypatch, train, "--dataset", "generic", "--data-dir", mine, *TRAIN, "--target", "EX", "SE")
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from DownStream.sets import CATALOGUE
+from DownStream.targets import typed_target
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive_int
 
 
@@ -16,6 +17,7 @@ class Options(argparse.Namespace):
     fov: Path | None
     dataset: str | None
     data_dir: Path | None
+    target: list[str] | None
     threshold: float | str
     window: int | None
     tta: bool
@@ -65,6 +67,12 @@ def parse_args(description: str | None = None) -> Options:
         "folder in Dataset.",
     )
 
+    group.add_argument(
+        "--target", nargs="+", type=typed_target, metavar="NAME=VALUES",
+        help="Read the masks of --dataset by these values, as train.py does. Default: what they meant in training if "
+        "the network was trained on this data set, otherwise what the data set says.",
+    )
+
     group = parser.add_argument_group("prediction", "The network gives each pixel a probability, a threshold the mask.")
     group.add_argument(
         "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train",
@@ -90,6 +98,8 @@ def parse_args(description: str | None = None) -> Options:
         "names, beside the first checkpoint.",
     )
     options = parser.parse_args(namespace=Options())
+    if options.target and not options.dataset:
+        parser.error("--target says how to read the masks of another data set: it needs --dataset")
     if options.window and options.window % STRIDE:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:

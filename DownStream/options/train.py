@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+from DownStream.groups import groups_argument
 from DownStream.recipes import COMPACT, RECIPES, RELEASE, recipe_type
 from DownStream.sets import CATALOGUE
+from DownStream.targets import add_targets, complete_targets, names_of
 from DualScaleNet.common.options import (
     STRIDE,
     HelpFormatter,
@@ -18,7 +20,7 @@ from DualScaleNet.common.options import (
     share,
     weight,
 )
-from DualScaleNet.common.script import ROOT
+from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.recipes import ARCHITECTURES
 
 
@@ -30,7 +32,9 @@ class Options(TrainingOptions):
 
     dataset: str
     data_dir: Path
-    target: list[str]
+    target: list[str]  # as typed, with values
+    missing_labels: str
+    groups: str | None
     val_fraction: float
     label_fraction: float
     folds: int | None
@@ -48,6 +52,11 @@ class Options(TrainingOptions):
     crop: int
     val_every: int
 
+    @property
+    def targets(self) -> list[str]:
+        """The targets' names."""
+        return names_of(self.target)
+
 
 def parse_args(description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
@@ -61,13 +70,7 @@ def parse_args(description: str | None = None) -> Options:
         "--data-dir", type=Path, metavar="FOLDER",
         help="Read the data set from this folder. Default: the set's folder in Dataset.",
     )
-    group.add_argument(
-        "--target", nargs="+", metavar="NAME",
-        help="Segment these structures, each into a map of its own. RIM-ONE r3 and Drishti-GS1 have disc and cup. "
-        "IDRiD has MA (microaneurysms), HE (haemorrhages), EX (hard exudates), SE (soft exudates) and OD (optic "
-        "disc). A name such as disc:exp1 takes the labels of one expert. Default: the authors' choice (vessels, disc "
-        "or EX).",
-    )
+    add_targets(group, "the authors' choice (vessels, disc or EX)")
     group.add_argument(
         "--val-fraction", type=fraction, default=0.2, metavar="F",
         help="Hold out this fraction of the training list for validation, which chooses best.pth. With 0 there is no "
@@ -88,6 +91,12 @@ def parse_args(description: str | None = None) -> Options:
         "--split-file", type=Path, metavar="FILE",
         help="Read your own split from this JSON file: lists train, val and test of photographs' names, as in a run's "
         "split.json. It replaces --val-fraction.",
+    )
+    group.add_argument(
+        "--groups", type=groups_argument, metavar="FILE|REGEX",
+        help="Keep the photographs of one person on one side of the split. FILE is a CSV file with the columns image "
+        "and group; REGEX is searched in the name of a photograph, and its part in parentheses is the group. Default: "
+        "what the data set says (CHASE_DB1: both eyes of a child).",
     )
     group.add_argument(
         "--fov", nargs="+", default=[], choices=["loss", "crop"],
@@ -125,9 +134,7 @@ def parse_args(description: str | None = None) -> Options:
         "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
     )
     group.add_argument(
-        "--bn-stats", default="reestimate", choices=["reestimate", "keep"],
-        help="Before freezing, average the encoder's BatchNorm statistics over the training photographs, without "
-        "labels (reestimate), or keep those of pretraining, which are of patches and cost much accuracy (keep).",
+        "--bn-stats", default="reestimate", choices=["reestimate", "keep"], help=argparse.SUPPRESS  # docs/recipe.md
     )
 
     group = parser.add_argument_group(
@@ -180,9 +187,7 @@ def parse_args(description: str | None = None) -> Options:
         help="auto goes on with the run in --run-dir if there is one. never starts over. force goes on although "
         "options differ.",
     )
-    group.add_argument(
-        "--val-every", type=positive_int, default=10, metavar="N", help="Validate every N epochs."
-    )
+    group.add_argument("--val-every", type=positive_int, default=10, help=argparse.SUPPRESS)  # epochs
     group.add_argument(
         "--save-minutes", type=weight, default=5, metavar="M",
         help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
@@ -200,10 +205,10 @@ def parse_args(description: str | None = None) -> Options:
         if settings.folder is None:
             parser.error(f"--dataset {options.dataset} needs --data-dir")
         options.data_dir = ROOT / "Dataset" / settings.folder
-    options.target = options.target or list(settings.default)
-    unknown = [target for target in options.target if settings.targets and target not in settings.targets]
-    if unknown:
-        parser.error(f"--target {unknown[0]}: {options.dataset} has {', '.join(settings.targets)}")
+    try:
+        options.target = complete_targets(options.target, options.dataset, settings, list(settings.default))
+    except UserError as error:
+        parser.error(str(error))
     if options.folds and not options.fold < options.folds:
         parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
     if options.split_file and options.folds:

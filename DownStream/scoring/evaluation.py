@@ -28,11 +28,20 @@ class Evaluation:
         self._measures: dict[str, dict[str, Any]] | None = None  # kept: the intervals take a second
 
     def add(
-        self, name: str, levels: np.ndarray, label: np.ndarray, fov: np.ndarray, observer: np.ndarray | None = None
+        self,
+        name: str,
+        levels: np.ndarray,
+        label: np.ndarray,
+        fov: np.ndarray,
+        observer: np.ndarray | None = None,
+        counted: np.ndarray | None = None,
     ) -> None:
-        """Counts one photograph: levels (H, W) uint16; label, fov and the second observer's label (H, W) bool."""
+        """Counts one photograph: levels (H, W) uint16; label, fov and the second observer's label (H, W) bool.
+
+        counted: (H, W) bool, the pixels of the label that are not to be ignored; None for all.
+        """
         self._measures = None
-        for region, inside in {"whole": None, "fov": fov}.items():
+        for region, inside in {"whole": counted, "fov": fov if counted is None else fov & counted}.items():
             histogram = Histogram.of(levels, label, inside)
             self.pooled[region] += histogram
             self.rows[region][name] = scores(histogram, self.threshold)

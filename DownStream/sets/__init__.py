@@ -1,6 +1,18 @@
 """The segmentation data sets, each in a file of its own."""
 
-from DownStream.sets import chase_db1, drishti_gs, drive, generic, idrid, rim_one_r3, stare
+from DownStream.sets import (
+    chase_db1,
+    ddr_lesions,
+    drishti_gs,
+    drive,
+    fives,
+    generic,
+    hrf,
+    idrid,
+    refuge,
+    rim_one_r3,
+    stare,
+)
 
 CATALOGUE = {
     "drive": drive.SET,
@@ -9,5 +21,9 @@ CATALOGUE = {
     "drishti-gs": drishti_gs.SET,
     "idrid": idrid.SET,
     "chase-db1": chase_db1.SET,
+    "ddr-lesions": ddr_lesions.SET,
+    "hrf": hrf.SET,
+    "fives": fives.SET,
+    "refuge": refuge.SET,
     "generic": generic.SET,
 }

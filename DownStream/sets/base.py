@@ -1,11 +1,14 @@
 """What every data set is made of: samples, their labels, the authors' settings."""
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from DownStream.sets.meaning import Meaning
+from DualScaleNet.common import photographs
 from DualScaleNet.common.files import common_bits, list_images
-from DualScaleNet.common.script import UserError
+from DualScaleNet.common.script import UserError, warn
 
 SPLITS = ("train", "val", "test")
 
@@ -14,11 +17,12 @@ SPLITS = ("train", "val", "test")
 class Label:
     """A mask's file. `path` is None where the set says by the file's absence that nothing is there to mark.
 
-    `level` is the least grey value that counts, None for above half of the mask's maximum (0/1 as well as 0/255).
+    `peers` are the masks of the same target in the set, this one among them: they tell noise from marks.
     """
 
     path: Path | None
-    level: int | None = None
+    meaning: Meaning = field(default_factory=Meaning)
+    peers: tuple[Path, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Sample:
     stereo: bool = False
     roi: bool = False
     bits: int = 16
+    group: str = ""  # the person, where the set tells: no group is on two sides of a split
 
     @property
     def key(self) -> str:
@@ -102,30 +107,87 @@ def find_prepared(
 
     A label has its photograph's stem, or what `label_stem` makes of it. Empty if there is no such tree.
     """
-    place = locate(root, names, f"train/{labels}")
+    place = locate(root, names, f"train/{labels}") or locate(root, names, f"training/{labels}")
     splits: dict[str, list[Sample]] = {}
-    if place is None:
-        return splits
-    for split in SPLITS:
-        by_stem = {stem(path): path for path in list_images(place / split / labels)}
+    for split, folder in split_folders(place, images).items() if place else ():
+        found = list_images(folder / images)
+        stems = [stem(image) for image in found]
+        masks = masks_in(folder / labels, [*stems, *map(label_stem, stems)])
         samples = []
-        for image in list_images(place / split / images):
-            label = by_stem.get(stem(image)) or by_stem.get(label_stem(stem(image)))
+        for image in found:
+            label = masks.get(stem(image)) or masks.get(label_stem(stem(image)))
             samples.append(Sample(stem(image), image, {target: Label(label)} if label else {}, split=split, roi=roi))
         if samples:
             splits[split] = samples
     return splits
 
 
+def split_folders(place: Path, inner: str) -> dict[str, Path]:
+    """The folders with a folder `inner` that hold a split: train or training, val, valid or validation, test; by split.
+
+    Raises:
+        UserError: two of them hold the same split.
+    """
+    folders: dict[str, Path] = {}
+    for folder in sorted(place.iterdir()) if place.is_dir() else ():
+        split = photographs.SPLITS.get(folder.name.lower())
+        if split and (folder / inner).is_dir():
+            if split in folders:
+                raise UserError(f"{folders[split]} and {folder} are the same split: move all into one of them")
+            folders[split] = folder
+    return {split: folders[split] for split in SPLITS if split in folders}
+
+
+def by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by stem.
+
+    Raises:
+        UserError: two have the same.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = unicodedata.normalize("NFC", stem(path))  # macOS writes é as e and an accent
+        if name in found:
+            raise UserError(f"{path} and {found[name].name} have the same stem: rename or remove one")
+        found[name] = path
+    return found
+
+
+def masks_in(folder: Path, stems: list[str]) -> dict[str, Path]:
+    """The images in a folder of masks, of any kind, by stem.
+
+    Raises:
+        UserError: there are some, but not one of these stems.
+    """
+    masks = by_stem(list_images(folder))
+    if masks and stems and not masks.keys() & set(stems):
+        first = next(iter(masks.values()))
+        raise UserError(
+            f"none of the {len(masks)} masks in {folder} belongs to a photograph: {first.name} is there, "
+            f"{stems[0]}{first.suffix} would be one: rename them"
+        )
+    return masks
+
+
+def labels_or_nothing(folder: Path, images: list[Path], ending: str = "") -> dict[Path, Label]:
+    """The labels of photographs in a set where a file that is not there says that there is nothing to mark.
+
+    Raises:
+        UserError: the folder has no masks, or none of them belongs to a photograph.
+    """
+    names = {image: stem(image) + ending for image in images}
+    masks = masks_in(folder, list(names.values()))
+    if not masks:
+        raise UserError(f"{folder} has no masks: unpack it, or choose another --target")
+    if others := sorted(masks.keys() - set(names.values())):
+        warn(f"{masks[others[0]]} belongs to no photograph ({len(others)} of {len(masks)} masks): check its name")
+    return {image: Label(masks.get(name)) for image, name in names.items()}
+
+
 def stem(path: Path) -> str:
     """A file's name up to its suffixes; im0001.ppm.gz is im0001."""
     name = path.stem if path.suffix.lower() == ".gz" else path.name
     return name.rsplit(".", 1)[0]
-
-
-def existing(path: Path) -> Path | None:
-    """The path, or None where there is no file."""
-    return path if path.is_file() else None
 
 
 def nothing_found(title: str, root: Path, expected: str) -> UserError:

@@ -5,10 +5,11 @@ Four experts' outlines as soft maps of levels 0, 64, 128, 191, 255: three of fou
 
 from pathlib import Path
 
-from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found
+from DownStream.sets.base import Label, Sample, SegmentationSet, by_stem, find_prepared, locate, nothing_found
+from DownStream.sets.meaning import Meaning
 from DualScaleNet.common.files import list_images
 
-LEVELS = {"": 191, "all": 255, "any": 1}  # the least grey level that counts
+LEVELS = {"": 191, "all": 255, "any": 1}  # the least grey that counts
 MAPS = {"disc": "ODsegSoftmap", "cup": "cupsegSoftmap"}
 
 
@@ -32,9 +33,9 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
             for target in targets:
                 structure, _, agreement = target.partition(":")
                 for truth in truths:
-                    path = place / folder / truth / id / "SoftMap" / f"{id}_{MAPS[structure]}.png"
-                    if path.is_file():
-                        labels[target] = Label(path, LEVELS[agreement])
+                    maps = by_stem(list_images(place / folder / truth / id / "SoftMap"))
+                    if path := maps.get(f"{id}_{MAPS[structure]}"):
+                        labels[target] = Label(path, Meaning(((LEVELS[agreement], 255),)))
             samples.append(Sample(id, image, labels, split=split))
         if samples:
             splits[split] = samples

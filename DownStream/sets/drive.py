@@ -5,7 +5,7 @@ Fields of view are shipped. Today's official download has no test labels; older 
 
 from pathlib import Path
 
-from DownStream.sets.base import Label, Sample, SegmentationSet, existing, find_prepared, locate, nothing_found
+from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, masks_in, nothing_found
 from DualScaleNet.common.files import list_images
 
 
@@ -20,16 +20,20 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         return prepared
     splits = {}
     for split, folder in (("train", place / "training"), ("test", place / "test")):
+        images = list_images(folder / "images")
+        numbers = [number(image.stem) for image in images]
+        firsts = masks_in(folder / "1st_manual", [f"{each}_manual1" for each in numbers])
+        seconds = masks_in(folder / "2nd_manual", [f"{each}_manual2" for each in numbers])
+        fovs = masks_in(folder / "mask", [f"{image.stem}_mask" for image in images])
         samples = []
-        for image in list_images(folder / "images"):
-            first = existing(folder / "1st_manual" / f"{number(image.stem)}_manual1.gif")
-            second = existing(folder / "2nd_manual" / f"{number(image.stem)}_manual2.gif")
+        for image, each in zip(images, numbers, strict=True):
+            first, second = firsts.get(f"{each}_manual1"), seconds.get(f"{each}_manual2")
             samples.append(
                 Sample(
                     id=image.stem,
                     image=image,
                     labels=dict.fromkeys(targets, Label(first)) if first else {},
-                    fov=existing(folder / "mask" / f"{image.stem}_mask.gif"),
+                    fov=fovs.get(f"{image.stem}_mask"),
                     split=split,
                     observer=Label(second) if second else None,
                 )

@@ -6,7 +6,7 @@ A mask's file exists only where the lesion does: a missing file is an empty mask
 
 from pathlib import Path
 
-from DownStream.sets.base import Label, Sample, SegmentationSet, existing, find_prepared, locate, nothing_found
+from DownStream.sets.base import Sample, SegmentationSet, find_prepared, labels_or_nothing, locate, nothing_found
 from DualScaleNet.common.files import list_images
 from DualScaleNet.common.script import UserError
 
@@ -31,15 +31,14 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
     for split, folder in (("train", "a. Training Set"), ("test", "b. Testing Set")):
         truth = place / "2. All Segmentation Groundtruths" / folder
         images = list_images(place / "1. Original Images" / folder)
-        for target in targets:
-            if images and truth.is_dir() and not (truth / FOLDERS[target]).is_dir():
+        found = {}
+        for target in targets if images and truth.is_dir() else ():
+            if not (truth / FOLDERS[target]).is_dir():
                 raise UserError(f"{truth} has no folder {FOLDERS[target]}: unpack it, or choose another --target")
+            found[target] = labels_or_nothing(truth / FOLDERS[target], images, f"_{target}")
         samples = []
         for image in images:
-            labels = {}
-            if truth.is_dir():
-                for target in targets:
-                    labels[target] = Label(existing(truth / FOLDERS[target] / f"{image.stem}_{target}.tif"))
+            labels = {target: each[image] for target, each in found.items()}
             samples.append(Sample(image.stem, image, labels, split=split))
         if samples:
             splits[split] = samples

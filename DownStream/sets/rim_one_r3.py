@@ -5,7 +5,7 @@ Two experts and their average, which is the default. 99 train and 60 test (Manin
 
 from pathlib import Path
 
-from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found
+from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, masks_in, nothing_found
 from DualScaleNet.common.files import list_images
 
 TEST = """
@@ -33,14 +33,16 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         return prepared
     splits: dict[str, list[Sample]] = {}
     for group in GROUPS:
-        for image in list_images(place / group / "Stereo Images"):
-            labels = {}
-            for target in targets:
-                structure, _, who = target.partition(":")
-                folder, ending = ANNOTATORS[who]
-                path = place / group / folder / f"{image.stem}{ending.format(structure.capitalize())}.png"
-                if path.is_file():
-                    labels[target] = Label(path)
+        images = list_images(place / group / "Stereo Images")
+        found = {}  # by target: the masks, and how their names end
+        for target in targets:
+            structure, _, who = target.partition(":")
+            folder, form = ANNOTATORS[who]
+            ending = form.format(structure.capitalize())
+            found[target] = masks_in(place / group / folder, [image.stem + ending for image in images]), ending
+        for image in images:
+            paths = {target: masks.get(image.stem + ending) for target, (masks, ending) in found.items()}
+            labels = {target: Label(path) for target, path in paths.items() if path}
             split = "test" if image.stem in TEST else "train"
             splits.setdefault(split, []).append(Sample(image.stem, image, labels, split=split, stereo=True))
     return {split: sorted(samples, key=lambda sample: sample.id) for split, samples in splits.items()}

@@ -5,7 +5,7 @@ There is no official split: the first ten train and the last ten test (Maninis e
 
 from pathlib import Path
 
-from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, nothing_found, stem
+from DownStream.sets.base import Label, Sample, SegmentationSet, find_prepared, locate, masks_in, nothing_found, stem
 from DualScaleNet.common.files import list_images
 
 TRAIN = "0001 0002 0003 0004 0005 0044 0077 0081 0082 0139".split()
@@ -21,9 +21,10 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         if not prepared:
             raise nothing_found("STARE", root, "stare-images/im0001.ppm.gz and labels-ah/im0001.ah.ppm.gz")
         return prepared
-    drawn = {who: {stem(path): Label(path) for path in list_images(place / f"labels-{who}")} for who in ("ah", "vk")}
+    images = list_images(place / "stare-images")
+    drawn = {who: masks_in(place / f"labels-{who}", [f"{stem(x)}.{who}" for x in images]) for who in ("ah", "vk")}
     splits: dict[str, list[Sample]] = {}
-    for image in list_images(place / "stare-images"):
+    for image in images:
         id = stem(image)
         split = "train" if id[2:] in TRAIN else "test" if id[2:] in TEST else None
         if split is None:  # of the 397 photographs, 20 are labelled
@@ -31,10 +32,10 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         labels = {}
         for target in targets:
             who = target.partition(":")[2] or "ah"
-            if f"{id}.{who}" in drawn[who]:
-                labels[target] = drawn[who][f"{id}.{who}"]
-        observer = drawn["vk"].get(f"{id}.vk") if targets == ["vessels"] else None
-        sample = Sample(id, image, labels, split=split, observer=observer)
+            if path := drawn[who].get(f"{id}.{who}"):
+                labels[target] = Label(path)
+        second = drawn["vk"].get(f"{id}.vk") if targets == ["vessels"] else None
+        sample = Sample(id, image, labels, split=split, observer=Label(second) if second else None)
         splits.setdefault(split, []).append(sample)
     return splits
 

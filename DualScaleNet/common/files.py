@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = JPEG_SUFFIXES | DICOM_SUFFIXES | {
 DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey values of more than 8 bits
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a file of 16
 BLACK = 16  # of 255: a photograph without a brighter value would be black
+COLOUR = 1 << 24  # added to 0xRRGGBB: a label's colours are no greys or indices
 FEW = 32  # colours of a label; a photograph has thousands
 
 
@@ -132,24 +133,38 @@ def is_drawing(image: np.ndarray) -> bool:
     return image.dtype == np.uint8 and bool(grey) and bool(((high <= 8) | (low >= 247)).mean() > 0.85)
 
 
-def read_drawing(path: Path) -> np.ndarray:
-    """How strongly each pixel of a label is marked, upright, (H, W), in the file's own depth.
+def read_drawing(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """How strongly each pixel of a label is marked, upright, in the file's own depth, and its value; both (H, W).
 
-    It is a colour's brightest channel, and 0 where the drawing is transparent; of black on transparent it is the ink.
+    The strength is a colour's brightest channel, and 0 where the drawing is transparent; of black on transparent it is
+    the ink. The value is the grey, the index in a palette, or `COLOUR` + 0xRRGGBB where red, green and blue differ.
 
     Raises:
         UserError: as `read_image`.
     """
     with _opened(path) as image:
         image = ImageOps.exif_transpose(image)
-        if image.mode in DEEP_MODES:
-            return np.asarray(image)
-        if image.mode in ("1", "L"):
-            return np.asarray(image.convert("L"))
+        if image.mode in (*DEEP_MODES, "1", "L"):
+            grey = np.asarray(image.convert("L") if image.mode == "1" else image)
+            return grey, grey
+        index = np.asarray(image) if image.mode == "P" else None
         red, green, blue, alpha = image.convert("RGBA").split()
     seen = ImageChops.multiply(ImageChops.lighter(ImageChops.lighter(red, green), blue), alpha)
-    drawing, ink = np.asarray(seen), np.asarray(alpha)
-    return ink if ink.min() < ink.max() and not drawing.any() else drawing
+    strength, ink = np.asarray(seen), np.asarray(alpha)
+    if ink.min() < ink.max() and not strength.any():
+        return ink, ink
+    if index is not None:
+        return strength, index
+    return strength, _colour_values(*(np.asarray(ImageChops.multiply(each, alpha)) for each in (red, green, blue)))
+
+
+def _colour_values(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray:
+    """The grey where the channels (H, W) uint8 agree, elsewhere `COLOUR` + 0xRRGGBB; uint8 if they agree everywhere."""
+    coloured = (red != green) | (green != blue)
+    if not coloured.any():
+        return red
+    packed = COLOUR + (red.astype(np.int32) << 16 | green.astype(np.int32) << 8 | blue)
+    return np.where(coloured, packed, red)
 
 
 def is_turned(path: Path) -> bool:
