@@ -14,6 +14,7 @@ from PIL import Image
 from Dataset import check, synthetic
 from DownStream import predict, train
 from DownStream.data import read_sample
+from DownStream.results import target_folder
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DualScaleNet.common.script import UserError
@@ -65,7 +66,7 @@ def run_through(monkeypatch, name: str, data: Path, run: Path, targets: list[str
     )  # fmt: skip
     call(monkeypatch, predict, "--checkpoint", run / "best.pth")
     out = run / "predictions-test"
-    folders = {target: predict.target_folder(out, target, targets) for target in targets}
+    folders = {target: target_folder(out, target, targets) for target in targets}
     return {target: json.loads((folder / "scores.json").read_text()) for target, folder in folders.items()}
 
 
@@ -76,7 +77,7 @@ def test_official_tree(name, official, tmp_path, monkeypatch, capsys):
         assert measured["images"] == 2 and 0 <= measured["measures"]["whole"]["pooled"]["pr_auc"] <= 1
         assert ("observer" in measured["measures"]["whole"]) == (name in ("drive", "stare", "chase-db1"))
         assert (measured["field_of_view"] == "shipped") == (name == "drive")
-        folder = predict.target_folder(tmp_path / "run" / "predictions-test", target, targets)
+        folder = target_folder(tmp_path / "run" / "predictions-test", target, targets)
         for sample in CATALOGUE[name].find(official, targets)["test"]:
             photograph = read_sample(sample)
             size = photograph.image.shape[:0:-1]

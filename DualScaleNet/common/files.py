@@ -31,19 +31,34 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name.lower().removesuffix(".gz"))[1] in IMAGE_SUFFIXES
 
 
-def read_image(path: Path, mode: str = "RGB") -> np.ndarray:
+def read_image(path: Path, mode: str = "RGB", least: int | None = None) -> np.ndarray:
     """An image, upright: a photograph as uint8 (H, W, 3), or (H, W) as Pillow's `mode` "L" (uint8) or "I" (int32).
 
-    Of 16-bit values the 8 high bits are taken, for "I" all.
+    Of 16-bit values the 8 high bits are taken, for "I" all. With `least` a format that gives a fraction of an image
+    fast (JPEG) gives one of at least so many pixels on either side.
 
     Raises:
         UserError: the file is missing, damaged or no image, or a photograph's values have more than 16 bits.
     """
     with _opened(path) as image:
+        if least:
+            image.draft(mode, (least, least))
         image = ImageOps.exif_transpose(image)
         if image.mode in DEEP_MODES and mode != "I":
             image = _high_byte(image)
         return np.asarray(image.convert(mode))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an upright image, from its header.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return (width, height) if turned else (height, width)
 
 
 def read_drawing(path: Path) -> np.ndarray:
