@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DownStream.fov import estimate_fov
+from DownStream.fov import estimate_fov, fov_diameter
 from DownStream.masks import Mask, read_mask
 from DownStream.region import fov_region
 from DownStream.sets.base import SPLITS, Label, Sample
@@ -46,6 +46,11 @@ class Photograph:
     def field_of_view(self) -> np.ndarray:
         """(H, W) bool, as shipped, or else estimated."""
         return estimate_fov(self.image.permute(1, 2, 0).numpy()) if self.fov is None else self.fov.numpy()
+
+    @cached_property
+    def diameter(self) -> float | None:
+        """Of the field of view in pixels; None where no border is seen."""
+        return fov_diameter(self.field_of_view)
 
     @property
     def retina(self) -> Tensor:

@@ -48,6 +48,22 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
     return cv2.resize(mask * np.uint8(255), (width, height), interpolation=cv2.INTER_LINEAR) > 127
 
 
+def fov_diameter(fov: np.ndarray) -> float | None:
+    """The diameter of a field of view (H, W) bool in pixels: its circle's, or its width where no circle fits.
+
+    None where the mask is empty or covers the photograph, which then shows no border.
+    """
+    if fov.all() or not fov.any():
+        return None
+    height, width = fov.shape
+    contours, _ = cv2.findContours(fov.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    points = max(contours, key=len)[:, 0]
+    free = points[((points > 1) & (points < [width - 2, height - 2])).all(1)]
+    scale = SIDE / max(height, width)
+    circle = _fit_circle(free * scale)
+    return 2 * circle[2] / scale if circle else float(np.ptp(points[:, 0]) + 1)
+
+
 def _lightness(image: np.ndarray) -> np.ndarray:
     """Square root of brightness, float32 (H, W), 0 to 16: noise, and the steps that matter, are alike everywhere."""
     brightness = image.max(2) // 2 + image[..., 0] // 2  # the retina is red, glowing borders seldom are

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor, nn
 
 from DownStream.data import Photograph
 from DownStream.model import DecoderShape, Segmenter
-from DownStream.region import Region, disc_region, fov_region
+from DownStream.region import Region, disc_region
 from DownStream.transforms import NetworkInput
 from DualScaleNet.encoder import Encoder
 
-WINDOWS = 4  # that pass through the network together
+WHOLE = 1_500_000  # pixels: a larger photograph passes in windows, unless their side is given
+WINDOW, WINDOWS = 512, 4  # the windows' side then, and how many pass through the network together
 
 
 @dataclass
@@ -21,29 +23,31 @@ class Predictor:
     """A network with all that stands between it and a photograph.
 
     `fov_crop`: only the field of view's bounding box passes. `localiser`: only the ROI around the disc that it finds
-    does. `window`: the scaled photograph passes in overlapping windows of this side, whose maps are blended, in memory
-    that does not grow with the photograph. `tta`: the mean over the eight flips and quarter turns.
+    does. `factor`: photographs are resized by it; None: to the diameter that the network knows. `window`: the scaled
+    photograph passes in overlapping windows of this side, whose maps are blended, in memory that does not grow with the
+    photograph; None: only a large one does. `tta`: the mean over the eight flips and quarter turns.
     """
 
     model: Segmenter
     network_input: NetworkInput
     fov_crop: bool = False
     localiser: "Predictor | None" = None
+    factor: float | None = None
     window: int | None = None
     tta: bool = False
 
     @classmethod
-    def load(
-        cls, checkpoint: dict[str, Any], device: torch.device, window: int | None = None, tta: bool = False
-    ) -> "Predictor":
+    def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
         """From the content of a segmentation checkpoint; its localiser comes with it."""
         encoder, classes = Encoder(checkpoint["arch"], checkpoint["scaling"]), len(checkpoint["targets"])
         model = Segmenter(encoder, classes, shape=DecoderShape.of(checkpoint))
         model.load_state_dict(checkpoint["model"])
         model.to(device).to(memory_format=torch.channels_last)
-        network_input = NetworkInput(checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False))
+        network_input = NetworkInput(
+            checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False), checkpoint.get("diameter")
+        )
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
-        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser, window, tta)
+        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser)
 
     @torch.inference_mode()
     def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
@@ -55,7 +59,7 @@ class Predictor:
         self.model.eval()
         image = self.network_input.visible(photograph).to(next(self.model.parameters()).device)
         image = region.cut(image)
-        maps = self._maps(self.network_input.scale(image).float() / 255)
+        maps = self._maps(self.network_input.scale(image, self.factor_of(photograph)).float() / 255)
         maps = self.network_input.restore(maps, region.height, region.width)
         return region.paste(maps, height, width).cpu(), region
 
@@ -65,7 +69,11 @@ class Predictor:
             # The first target of a localiser is the disc.
             disc = self.localiser(photograph)[0][0] >= 0.5
             return disc_region(disc.numpy()) or Region.whole(photograph.image, found=False)
-        return fov_region(photograph.field_of_view) if self.fov_crop else Region.whole(photograph.image)
+        return self.network_input.region(photograph, self.fov_crop)
+
+    def factor_of(self, photograph: Photograph) -> float:
+        """By which a photograph is resized before it is padded."""
+        return self.factor or self.network_input.factor_of(photograph)
 
     def _maps(self, x: Tensor) -> Tensor:
         """(3, S, T) in [0, 1] -> (classes, S, T)."""
@@ -82,9 +90,11 @@ class Predictor:
     def _one_view(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:]
         padded = self.network_input.pad(x)
-        if not self.window or self.window >= max(padded.shape[1:]):
+        large = padded.shape[1] * padded.shape[2] > WHOLE
+        window = self.window or (WINDOW if large else max(padded.shape[1:]))
+        if window >= max(padded.shape[1:]):
             return self.model(padded[None])[0].sigmoid()[:, :height, :width]
-        return self._by_windows(padded, self.window)[:, :height, :width]
+        return self._by_windows(padded, window)[:, :height, :width]
 
     def _by_windows(self, x: Tensor, side: int) -> Tensor:
         """Windows overlap by half; each pixel's probability is their mean, weighted by the distance to their edge."""
@@ -121,7 +131,8 @@ def reestimate_batch_norm(encoder: Encoder, images: Iterable[Tensor], network_in
     encoder goes from F1 .23 to .68 on DRIVE by this alone.
 
     Args:
-        images: (3, H, W) uint8 each, at the network's scale; they pass one at a time, as in prediction.
+        images: (3, H, W) uint8 each, at the network's scale; they pass one at a time, as in prediction, large ones in
+            windows.
     """
     device = next(encoder.parameters()).device
     layers = [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -131,7 +142,10 @@ def reestimate_batch_norm(encoder: Encoder, images: Iterable[Tensor], network_in
         layer.momentum = None  # cumulative average
     encoder.train()
     for image in images:
-        encoder(network_input.pad(image.to(device).float() / 255)[None])
+        padded = network_input.pad(image.to(device).float() / 255)
+        side = WINDOW if padded.shape[1] * padded.shape[2] > WHOLE else max(padded.shape[1:])
+        for top, left in product(starts(padded.shape[1], side), starts(padded.shape[2], side)):
+            encoder(padded[None, :, top : top + side, left : left + side])
     encoder.eval()
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

@@ -14,12 +14,14 @@ from typing import Any
 class Recipe:
     """`decoder`: its name in `DECODERS` (model.py).
 
+    `scale`: photographs are brought to one field-of-view diameter, or squares around the field of view to one size.
     `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `dice_weight`
     of the Dice loss beside cross-entropy. `crop`: side of random crops, in pixels, where photographs are padded rather
     than resized. None: the data set's own, by the authors.
     """
 
     decoder: str = "unet"
+    scale: bool = False
     standardise: bool = False
     jitter: bool = False
     dice_weight: float = 0.0
@@ -31,7 +33,7 @@ class Recipe:
 
 RELEASE = Recipe()
 COMPACT = Recipe(
-    decoder="compact", standardise=True, jitter=True, dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine",
+    decoder="compact", scale=True, standardise=True, jitter=True, dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine",
     batch_size=4,
 )  # fmt: skip
 WITHOUT = {

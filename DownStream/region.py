@@ -60,6 +60,13 @@ def fov_region(fov: np.ndarray) -> Region:
     return Region(top, left, height, width)
 
 
+def fov_square(fov: np.ndarray) -> Region:
+    """The square around a field of view (H, W) bool, its longer side's; it may reach beyond the photograph."""
+    box = fov_region(fov)
+    side = max(box.height, box.width)
+    return Region(box.top - (side - box.height) // 2, box.left - (side - box.width) // 2, side, side)
+
+
 def disc_region(disc: np.ndarray) -> Region | None:
     """The ROI around the largest part of a disc (H, W) bool, without what hangs on it; None if that is no disc."""
     scale = max(1.0, max(disc.shape) / SIDE)

@@ -18,7 +18,7 @@ from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DownStream.targets import ignored_by
-from DownStream.training_set import files_of, input_of, read_training_set, split_samples
+from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
 from DownStream.transforms import TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
 from DualScaleNet.common.device import autocast, seeded_generator, select_device
@@ -63,8 +63,7 @@ def train(options: Options) -> None:
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":
-        seen = [network_input.scale(each.region.cut(each.image)) if each.region else each.image for each in photographs]
-        reestimate_batch_norm(encoder, seen, network_input)
+        reestimate_batch_norm(encoder, for_statistics(photographs, network_input), network_input)
     if run.is_over():
         return
 
@@ -90,8 +89,9 @@ def train_one_epoch(run: "Training") -> dict[str, Any]:
     for step in run.steps():
         generator = seeded_generator(options.seed, run.epoch, step)
         images, masks = training_batch(
-            run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator
-        )
+            run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator,
+            run.device,
+        )  # fmt: skip
         labels, inside = labels_and_inside(masks, options)
         with autocast(run.device, options.precision):
             logits = run.model(images.contiguous(memory_format=torch.channels_last))
@@ -186,6 +186,7 @@ class Training(Run):
             "arch": encoder.arch, "scaling": encoder.scaling, "finetuned": options.finetune,
             "bn_stats": options.bn_stats, "dataset": options.dataset, "targets": options.targets,
             "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
+            "diameter": network_input.diameter,
             "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
             "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
         }  # fmt: skip

@@ -1,21 +1,35 @@
 """The photographs of a training run: which train, validate and test, and those to train on, decoded and scaled."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import torch
 
 from DownStream.census import Census
 from DownStream.data import Photograph, make_split, read_sample, read_split, require_labels
+from DownStream.fov import estimate_fov, fov_diameter
 from DownStream.groups import warn_of_torn_groups, with_groups
+from DownStream.masks import read_mask
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES
-from DownStream.region import disc_region, fov_region
+from DownStream.region import disc_region
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample
+from DownStream.sets.base import Label, Sample
 from DownStream.targets import find_samples, ignored_by, leave_out_unlabelled
 from DownStream.transforms import NetworkInput, TrainingPhotograph
+from DualScaleNet.common.device import HELD, free_memory
+from DualScaleNet.common.files import image_size, read_image, writing
 from DualScaleNet.common.options import STRIDE
 from DualScaleNet.common.script import UserError, progress_bar, warn
+
+MEASURED = 1024  # px, least longer side of the copy on which a field of view is measured
+STATISTICS = 64  # photographs from which BatchNorm's statistics are taken
 
 
 def split_samples(options: Options) -> dict[str, list[Sample]]:
@@ -58,51 +72,67 @@ def files_of(samples: list[Sample]) -> list[Path]:
 
 
 def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
-    """How the network sees photographs: by --size, the data set's size, or the largest of the photographs."""
-    settings = CATALOGUE[options.dataset]
+    """How the network sees photographs: at which size, or with which diameter of the field of view.
+
+    --diameter, --size or the data set decide; what they leave open follows from the photographs.
+    """
+    settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
     regions = options.roi == "disc" or samples[0].roi
-    size = options.size or (settings.roi_size if regions else settings.size) or largest_side(samples)
-    return NetworkInput(settings.fit, size, RECIPES[options.recipe].standardise)
+    if settings.fit == "resize" or (options.dataset == "generic" and options.size):
+        square = recipe.scale and not regions and "crop" not in options.fov
+        size = options.size or (settings.roi_size if regions else settings.size)
+        return NetworkInput("square" if square else "resize", size, recipe.standardise)
+    with ThreadPoolExecutor() as pool:
+        measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))
+    sides, diameters = zip(*measured, strict=True)
+    known = [diameter for diameter in diameters if diameter]
+    diameter = options.diameter or (median(known) if known and recipe.scale else None)
+    network_input = NetworkInput("pad", 0, recipe.standardise, diameter)
+    factors = [network_input.factor(each) for each in diameters]
+    if changed := sum(factor != 1 for factor in factors):
+        print(f"brought to a field of view of {diameter:.0f} px: {changed} of {len(samples)} photographs are resized")
+    scaled = [network_input.scaled(*each, factor) for each, factor in zip(sides, factors, strict=True)]
+    largest = -(-max(map(max, scaled)) // STRIDE) * STRIDE
+    return replace(network_input, size=options.size or settings.size or largest)
 
 
-def largest_side(samples: list[Sample]) -> int:
-    """The least multiple of 32 that holds every photograph."""
-    side = max(max(read_sample(sample).image.shape[1:]) for sample in samples)
-    return -(-side // STRIDE) * STRIDE
+def measure(sample: Sample) -> tuple[tuple[int, int], float | None]:
+    """Height and width of a photograph, and the diameter of its field of view or None, in pixels.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    height, width = image_size(sample.image)
+    width //= 1 + sample.stereo
+    mask = read_mask(Label(sample.fov)).marked if sample.fov else None
+    if mask is None or not mask.any():
+        small = read_image(sample.image, bits=sample.bits, least=MEASURED)
+        mask = estimate_fov(small[:, : small.shape[1] // (1 + sample.stereo)])
+    diameter = fov_diameter(mask)
+    return (height, width), diameter and diameter * width / mask.shape[1]
 
 
 def read_training_set(
     samples: list[Sample], options: Options, network_input: NetworkInput, device: torch.device
 ) -> list[TrainingPhotograph]:
-    """Decoded once; few, so all live where the network is. Says how much is marked, and warns of what looks wrong.
+    """Decoded and scaled once. They live where the network is if they fit there, else in a file in the run's folder.
 
-    The masks are the labels of all targets, then, if values are to be ignored, what is ignored of each, then the field
-    of view if the loss needs it.
+    Says how much is marked, and warns of what looks wrong.
+
 
     Raises:
-        UserError: a label has no disc to put a region around.
+        UserError: a label has no disc to put a region around, or there is no room for the file.
     """
-    photographs, census, disc = [], Census(options.target), roi_target(options)
+    photographs: list[TrainingPhotograph] = []
+    census, file = Census(options.target), None
+    room = HELD * free_memory(device)
     for sample in progress_bar(samples, "read", unit="photo", leave=False):
-        photograph = read_sample(sample)
-        census.add(sample, photograph)
-        layers = [photograph.labels[target] for target in options.targets]
-        if ignored_by(options.target):
-            layers += [ignored(photograph, target) for target in options.targets]
-        if "loss" in options.fov:
-            layers.append(torch.from_numpy(photograph.field_of_view))
-        image, masks = network_input.visible(photograph).to(device), torch.stack(layers).to(device)
-        region = None
-        if disc:
-            region = disc_region(photograph.labels[disc].numpy())
-            if region is None:
-                raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
-        else:
-            if "crop" in options.fov:
-                box = fov_region(photograph.field_of_view)
-                image, masks = box.cut(image), box.cut(masks)
-            image, masks = network_input.scale(image), network_input.scale(masks)
-        photographs.append(TrainingPhotograph(sample.image, image, masks, region))
+        photograph = read_training_photograph(sample, options, network_input, census)
+        room -= photograph.image.nbytes + photograph.masks.nbytes
+        if room < 0 and file is None:
+            file = PhotographFile(options.run_dir)
+            photographs = [file.keep(each) for each in photographs]
+        photographs.append(file.keep(photograph) if file else photograph.to(device))
     for line in census.shares():
         print(line)
     for line in census.warnings():
@@ -114,3 +144,66 @@ def ignored(photograph: Photograph, target: str) -> torch.Tensor:
     """(H, W) bool, where a pixel of this target's label does not count."""
     counted = photograph.counted(target)
     return torch.zeros_like(photograph.labels[target]) if counted is None else torch.from_numpy(~counted)
+
+
+class PhotographFile:
+    """A file without a name in `folder`, which ends with the process, for photographs that the memory does not hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with writing(folder):
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it stays open)
+
+    def keep(self, photograph: TrainingPhotograph) -> TrainingPhotograph:
+        """The same photograph in the file's mapping.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        image, masks = (self._keep(x.cpu().numpy()) for x in (photograph.image, photograph.masks))
+        return replace(photograph, image=image, masks=masks)
+
+    def _keep(self, array: np.ndarray) -> torch.Tensor:
+        with writing(self.folder):
+            offset = self.file.seek(0, os.SEEK_END)
+            self.file.write(np.ascontiguousarray(array).data)
+            self.file.flush()
+        return torch.from_numpy(np.memmap(self.file, array.dtype, "c", offset, array.shape))
+
+
+def for_statistics(photographs: list[TrainingPhotograph], network_input: NetworkInput) -> Iterator[torch.Tensor]:
+    """Yields what the network sees of the photographs, (3, H, W) uint8; of many, 64 evenly chosen ones."""
+    count = min(len(photographs), STATISTICS)
+    for k in np.linspace(0, len(photographs) - 1, count).round().astype(int):
+        photograph = photographs[k]
+        region = photograph.region
+        yield network_input.scale(region.cut(photograph.image)) if region else photograph.image
+
+
+def read_training_photograph(
+    sample: Sample, options: Options, network_input: NetworkInput, census: Census
+) -> TrainingPhotograph:
+    """A photograph and its masks at the network's scale; for an ROI around the disc at native size.
+
+    The masks are the labels of all targets, then, if values are to be ignored, what is ignored of each, then the field
+    of view if the loss needs it.
+
+    Raises:
+        UserError: the label has no disc to put a region around.
+    """
+    photograph, disc = read_sample(sample), roi_target(options)
+    census.add(sample, photograph)
+    layers = [photograph.labels[target] for target in options.targets]
+    if ignored_by(options.target):
+        layers += [ignored(photograph, target) for target in options.targets]
+    if "loss" in options.fov:
+        layers.append(torch.from_numpy(photograph.field_of_view))
+    image, masks = network_input.visible(photograph), torch.stack(layers)
+    if disc:
+        region = disc_region(photograph.labels[disc].numpy())
+        if region is None:
+            raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
+        return TrainingPhotograph(sample.image, image, masks, region)
+    box, factor = network_input.region(photograph, "crop" in options.fov), network_input.factor_of(photograph)
+    image, masks = (network_input.scale(box.cut(x), factor) for x in (image, masks))
+    return TrainingPhotograph(sample.image, image, masks)

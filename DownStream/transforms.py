@@ -1,6 +1,6 @@
 """How a photograph becomes what the network sees, and back; augmentation in training, the authors' and ours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,42 +8,70 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from DownStream.data import Photograph
-from DownStream.region import Region
+from DownStream.region import Region, fov_region, fov_square
+from DualScaleNet.common.device import to_device
 from DualScaleNet.common.options import STRIDE
 from DualScaleNet.views import DARK, standardise
 
+TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """Photographs are zero-padded on the right and at the bottom ("pad") or resized to a square ("resize").
+    """How a photograph is brought to the network's scale.
 
-    `size` is the side in pixels. A padded photograph larger than it keeps its size, up to a multiple of 32.
-    `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
+    `fit` "pad": to a field of view `diameter` pixels across, then zero-padded on the right and at the bottom up to
+    `size` and to a multiple of 32. "resize": to a square of `size` pixels. "square": the square around its field of
+    view is. `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
     """
 
     fit: str
     size: int
     standardise: bool = False
+    diameter: float | None = None
 
     def visible(self, photograph: Photograph) -> Tensor:
         """What of a photograph, (3, H, W) uint8 at native size, `scale` takes: the field of view if `standardise`."""
         return photograph.retina if self.standardise else photograph.image
 
-    def scale(self, x: Tensor) -> Tensor:
+    def factor(self, diameter: float | None) -> float:
+        """By which a photograph with such a field of view is resized before it is padded; 1 within 5 %."""
+        if not self.diameter or not diameter:
+            return 1.0
+        factor = self.diameter / diameter
+        return factor if abs(factor - 1) > TOLERANCE else 1.0
+
+    def factor_of(self, photograph: Photograph) -> float:
+        """As `factor`; the field of view is only looked for where it matters."""
+        return self.factor(photograph.diameter) if self.diameter else 1.0
+
+    def region(self, photograph: Photograph, fov_crop: bool) -> Region:
+        """What of a photograph is scaled: all, the square around the field of view, or that one's bounding box."""
+        if self.fit == "square":
+            return fov_square(photograph.field_of_view)
+        return fov_region(photograph.field_of_view) if fov_crop else Region.whole(photograph.image)
+
+    def scale(self, x: Tensor, factor: float = 1.0) -> Tensor:
         """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
         recoloured = self.standardise and x.dtype != torch.bool
-        if self.fit == "pad" and not recoloured:
+        size = self.scaled(*x.shape[1:], factor)
+        if size == tuple(x.shape[1:]) and not recoloured:
             return x
         scaled = x.float()
-        if self.fit == "resize":
-            scaled = F.interpolate(scaled[None], (self.size, self.size), mode="bilinear", antialias=True)[0]
+        if size != tuple(x.shape[1:]):
+            scaled = F.interpolate(scaled[None], size, mode="bilinear", antialias=True)[0]
         if x.dtype == torch.bool:
             return scaled > 0.5
         if recoloured:
             scaled = 255 * standardise(scaled / 255)
         return scaled.round().clamp(0, 255).to(x.dtype)
+
+    def scaled(self, height: int, width: int, factor: float = 1.0) -> tuple[int, int]:
+        """The sides to which `scale` brings a photograph of these."""
+        if self.fit == "pad":
+            return max(1, round(height * factor)), max(1, round(width * factor))
+        return self.size, self.size
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The sides to which `pad` brings a photograph of these."""
@@ -57,7 +85,7 @@ class NetworkInput:
 
     def restore(self, maps: Tensor, height: int, width: int) -> Tensor:
         """Undoes `scale` for maps (C, S, T): (C, height, width)."""
-        if self.fit == "pad":
+        if (height, width) == tuple(maps.shape[1:]):
             return maps
         return F.interpolate(maps[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
 
@@ -66,13 +94,18 @@ class NetworkInput:
 class TrainingPhotograph:
     """What is kept of a file for training: image (3, H, W) uint8, masks (M, H, W) bool, one for each label.
 
-    They are at the network's scale; with a `region`, the ROI around the disc, to jitter, at native size.
+    They are at the network's scale; with a `region`, the ROI around the disc, to jitter, at native size. They may lie
+    in a file's mapping.
     """
 
     path: Path
     image: Tensor
     masks: Tensor
     region: Region | None = None
+
+    def to(self, device: torch.device) -> "TrainingPhotograph":
+        """On a device."""
+        return replace(self, image=self.image.to(device), masks=self.masks.to(device))
 
 
 def training_batch(
@@ -81,8 +114,9 @@ def training_batch(
     crop: int | None,
     jitter: bool,
     generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on their device.
+    """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on `device` or their own.
 
     Args:
         crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.
@@ -100,12 +134,15 @@ def training_batch(
         size = max(height for height, _ in sizes), max(width for _, width in sizes)
     else:
         size = crop, crop
-    images, masks = augment(pairs, size, generator)
+    images, masks = augment(pairs, size, generator, device)
     return jitter_channels(images, generator) if jitter else images, masks
 
 
 def augment(
-    pairs: list[tuple[Tensor, Tensor]], size: tuple[int, int], generator: torch.Generator
+    pairs: list[tuple[Tensor, Tensor]],
+    size: tuple[int, int],
+    generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Rotation by a whole angle in [0, 360) with p 0.5 (images bicubic, masks nearest), each flip with p 0.25.
 
@@ -114,8 +151,9 @@ def augment(
 
     Args:
         pairs: images (3, H, W) uint8 and masks (M, H, W) bool; H and W may differ from pair to pair.
+        device: where they are sampled; None: where they are.
     """
-    count, device = len(pairs), pairs[0][0].device
+    count, device = len(pairs), device or pairs[0][0].device
     sides = torch.tensor([masks.shape[1:] for _, masks in pairs])  # (N, 2): rows, columns
     visible = sides.minimum(torch.tensor(size))
     starts = (torch.rand(count, 2, generator=generator) * (sides - visible + 1)).floor()
@@ -139,6 +177,7 @@ def augment(
         for packed, x in zip((images, masks), pairs[k], strict=True):
             packed[k, :, : bottom + 1 - top, : right + 1 - left] = x[:, top : bottom + 1, left : right + 1]
 
+    images, masks = to_device(images, device), to_device(masks, device)
     v, u, radians, origin = (
         x.to(device, torch.float32, non_blocking=True) for x in (v, u, radians, middle - first + 0.5)
     )

@@ -22,6 +22,7 @@ from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 
+from DualScaleNet.common.device import HELD, free_memory, to_device
 from DualScaleNet.common.files import (
     JPEG_SUFFIXES,
     common_bits,
@@ -35,7 +36,6 @@ from DualScaleNet.common.script import UserError, progress_bar
 from DualScaleNet.common.surroundings import black_surroundings
 
 LABEL = "a label"  # why a file is not in the cache that can be read
-HELD = 0.25  # share of a GPU's free memory that photographs may take
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _reserve(path: Path) -> None:
 
 def hold(photographs: np.ndarray, device: torch.device) -> np.ndarray | Tensor:
     """A GPU with room for them holds all photographs; otherwise they stay in the mapping."""
-    if device.type != "cuda" or photographs.nbytes > HELD * torch.cuda.mem_get_info(device)[0]:
+    if device.type != "cuda" or photographs.nbytes > HELD * free_memory(device):
         return photographs
     held = torch.empty(photographs.shape, dtype=torch.uint8, device=device)
     for first in range(0, len(photographs), 1024):
@@ -178,7 +178,7 @@ def batches(photographs: np.ndarray | Tensor, indices: list[np.ndarray], device:
         if isinstance(photographs, Tensor):
             return photographs[torch.from_numpy(index).to(photographs.device, non_blocking=True)]
         batch = torch.from_numpy(photographs[index])
-        return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch.to(device)
+        return to_device(batch, device)
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(read, indices[0])

@@ -14,7 +14,7 @@ from PIL import Image
 from Dataset import check, synthetic
 from DownStream import predict, train
 from DownStream.data import read_sample
-from DownStream.prediction import target_folder
+from DownStream.results import target_folder
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DualScaleNet.common.script import UserError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from DownStream.sets import CATALOGUE
 from DownStream.targets import typed_target
-from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive_int
+from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive, positive_int
 
 
 class Options(argparse.Namespace):
@@ -19,6 +19,7 @@ class Options(argparse.Namespace):
     data_dir: Path | None
     target: list[str] | None
     threshold: float | str
+    scale: float | None
     window: int | None
     tta: bool
     device: str
@@ -33,6 +34,13 @@ def threshold_choice(text: str) -> float | str:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, or val or train, not {text}")
     return value
+
+
+def scale_choice(text: str) -> float | None:
+    """A factor above 0; None for auto."""
+    if text in ("auto", "native"):
+        return None if text == "auto" else 1.0
+    return positive(text)
 
 
 def parse_args(description: str | None = None) -> Options:
@@ -80,9 +88,14 @@ def parse_args(description: str | None = None) -> Options:
         "photographs of the checkpoint. The authors took 0.5.",
     )
     group.add_argument(
+        "--scale", type=scale_choice, default="auto", metavar="auto|native|F",
+        help="Resize each photograph to the field-of-view diameter that the network was trained on (auto), keep its "
+        "size (native), or resize it by the factor F. Maps and masks have the photograph's own size in any case.",
+    )
+    group.add_argument(
         "--window", type=positive_int, metavar="PX",
-        help="Predict in overlapping windows of PX x PX pixels, a multiple of 32, and blend them. Choose this if a "
-        "photograph is too large for the memory.",
+        help="Predict in overlapping windows of PX x PX pixels, a multiple of 32, and blend them. Default: windows of "
+        "512 where the resized photograph has more than 1.5 million pixels, otherwise none.",
     )
     group.add_argument(
         "--tta", action="store_true",

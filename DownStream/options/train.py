@@ -44,6 +44,7 @@ class Options(TrainingOptions):
     roi: str
     localiser: Path | None
     size: int | None
+    diameter: float | None
     encoder: str
     arch: str
     finetune: bool
@@ -115,8 +116,13 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--size", type=positive_int, metavar="PX",
-        help="Set the side of the network's input in pixels. Photographs are resized to it, or padded up to it where "
-        f"the set asks for that. Default: the set's (DRIVE: {drive.size}).",
+        help="Set the side of the network's input in pixels. Photographs are resized to it, those of DRIVE, STARE and "
+        f"CHASE_DB1 padded. Default: the set's (DRIVE: {drive.size}; generic: photographs keep their size).",
+    )
+    group.add_argument(
+        "--diameter", type=positive, metavar="PX",
+        help="Where photographs are not resized to --size: resize them so that the field of view is PX pixels across. "
+        "Default: the median of the training photographs. The recipe release does not resize.",
     )
 
     group = parser.add_argument_group("encoder", "The decoder reads the feature maps of an encoder.")

@@ -215,6 +215,8 @@ def _facts(protocol: dict[str, Any]) -> dict[str, str]:
         "trained on": str(protocol["trained_on"]),
         "threshold": f"{protocol['threshold']:.4g}, {reason}",
     }
+    if protocol.get("scale"):
+        facts["network's scale"] = protocol["scale"]
     if protocol.get("window"):
         facts["predicted in"] = f"windows of {protocol['window']} px"
     if protocol.get("tta"):

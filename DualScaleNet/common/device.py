@@ -2,11 +2,15 @@
 
 import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from DualScaleNet.common.script import UserError
+
+DEFAULT_MEMORY = 4 << 30  # bytes, where the system cannot be asked
+HELD = 0.25  # share of the free memory that decoded photographs may take
 
 
 def select_device(name: str) -> torch.device:
@@ -25,6 +29,24 @@ def select_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name}: not available here; use auto or cpu") from None
     return device
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; a GPU copies it while the CPU goes on."""
+    if device.type == "cuda" and not x.is_cuda:
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a process could still take of the device's memory."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        meminfo = Path("/proc/meminfo").read_text()
+    except OSError:  # not Linux
+        return DEFAULT_MEMORY
+    return 1024 * int(meminfo.split("MemAvailable:")[1].split()[0])
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:

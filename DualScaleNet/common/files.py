@@ -57,13 +57,15 @@ def is_dicom(path: Path) -> bool:
     return path.suffix.lower() in DICOM_SUFFIXES or (not is_image(path.name) and has_dicom_mark(path))
 
 
-def read_image(path: Path, mode: str = "RGB", bits: int = 16) -> np.ndarray:
+def read_image(path: Path, mode: str = "RGB", bits: int = 16, least: int | None = None) -> np.ndarray:
     """An image, upright: a photograph as uint8 (H, W, 3), or (H, W) as Pillow's `mode` "L" (uint8) or "I" (int32).
 
     A photograph is black where it is transparent. Of 16-bit values the 8 high bits are taken, for "I" all.
 
     Args:
         bits: how many of the 16 bits a photograph's values use, by `common_bits`.
+        least: a format that gives a fraction of an image fast (JPEG) gives one of at least so many pixels on either
+            side.
 
     Raises:
         UserError: the file is missing, damaged or no image; a photograph's values have more than 16 bits, or so much
@@ -79,12 +81,29 @@ def read_image(path: Path, mode: str = "RGB", bits: int = 16) -> np.ndarray:
         with _reading(path):
             return np.asarray(_shallow(read_dicom(path), bits).convert(mode))
     with _opened(path) as image:
+        if least:
+            image.draft(mode, (least, least))
         deep = _is_deep(image)  # before Pillow has loaded it, as it may for its tags
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if deep:
             image = _shallow(_deep_values(path, image), bits)
             image.getexif()[ExifTags.Base.Orientation] = orientation
         return np.asarray(_on_black(ImageOps.exif_transpose(image)).convert(mode))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Height and width of an upright image, from its header.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+    if is_dicom(path):
+        height, width = read_image(path).shape[:2]
+        return height, width
+    with _opened(path) as image:
+        width, height = image.size
+        turned = image.getexif().get(ExifTags.Base.Orientation) in range(5, 9)
+    return (width, height) if turned else (height, width)
 
 
 @cache

@@ -1,0 +1,155 @@
+"""What a prediction of many photographs has given: files, rows of a table, scores."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from DownStream.census import marked_share
+from DownStream.data import Photograph
+from DownStream.inference import Predictor
+from DownStream.region import Region
+from DownStream.scoring.evaluation import Evaluation, protocol_line
+from DownStream.scoring.metrics import threshold_level, to_levels
+from DownStream.scoring.report import overlay, write_report
+from DownStream.sets.base import Sample
+from DualScaleNet.common.dicom import laterality
+from DualScaleNet.common.files import is_dicom, write_rows
+
+
+class Results:
+    """What the photographs predicted so far have given.
+
+    Args:
+        out: the folder of maps, masks and overlays.
+        thresholds: of each target's masks, by its name.
+    """
+
+    def __init__(self, out: Path, thresholds: dict[str, float]) -> None:
+        self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
+        self.rows: list[dict[str, Any]] = []  # of summary.csv
+        self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
+        self.left_out: list[Sample] = []
+        self.labels: list[Path] = []  # among the photographs
+        self.cut_off: list[str] = []  # by the region of interest
+        self.estimated = 0  # fields of view of labelled photographs
+
+    def add(
+        self, sample: Sample, photograph: Photograph, predictor: Predictor, maps: Tensor, region: Region
+    ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
+        """Counts a photograph's scores. Returns its row of summary.csv, and what is to be written where.
+
+        Args:
+            maps: probabilities (targets, H, W).
+            region: where they come from.
+        """
+        image = photograph.image.permute(1, 2, 0).numpy()
+        self.estimated += bool(photograph.labels) and photograph.fov is None
+        row: dict[str, Any] = {
+            "image": sample.id, "width": image.shape[1], "height": image.shape[0],
+            "field of view": photograph.diameter and round(photograph.diameter),
+            "scale": round(predictor.factor_of(photograph), 4),
+        }  # fmt: skip
+        if is_dicom(sample.image):
+            row["laterality"] = laterality(sample.image)
+        if predictor.localiser:
+            row["disc found"] = int(region.found)
+        files: dict[Path, np.ndarray] = {}
+        for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
+            mask = levels >= threshold_level(self.thresholds[target])
+            label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
+            counted = photograph.counted(target)
+            folder = target_folder(self.out, target, self.targets)
+            files[folder / "probability" / f"{sample.id}.png"] = levels
+            files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
+            files[folder / "overlay" / f"{sample.id}.png"] = overlay(
+                image, mask if counted is None else mask & counted, label
+            )
+            row[f"{target} marked"] = mask[photograph.field_of_view].mean()
+            row[f"{target} highest probability"] = levels.max() / 65535
+            if label is None:
+                continue
+            self.evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer, counted)
+            located = predictor.localiser and region.found and sample.id not in self.cut_off
+            if located and region.cut(photograph.labels[target]).sum() < label.sum():
+                self.cut_off.append(sample.id)
+        self.rows.append(row)
+        return row, files
+
+    def write_table(self) -> None:
+        """Writes summary.csv, with a column `laterality` if any file says which eye it shows."""
+        sides = {row["image"]: row.pop("laterality", "") for row in self.rows}
+        if any(sides.values()):
+            self.rows = [row | {"laterality": sides[row["image"]]} for row in self.rows]
+        write_rows(self.out / "summary.csv", self.rows)
+
+    def notes(self, by_diameter: bool) -> list[str]:
+        """What the reader must not miss, for the screen and the report.
+
+        Args:
+            by_diameter: whether photographs were to be resized by their field of view.
+        """
+        notes, count = [], len(self.rows)
+        if without_disc := [row["image"] for row in self.rows if row.get("disc found") == 0]:
+            notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
+        if self.cut_off:
+            names = ", ".join(self.cut_off)
+            notes.append(f"part of the label lies outside the region of interest in {len(self.cut_off)}: {names}")
+        unseen = [row["image"] for row in self.rows if row["field of view"] is None]
+        if by_diameter and unseen:
+            notes.append(
+                f"no border of a field of view was found in {len(unseen)} of {count} photographs, {unseen[0]} first: "
+                "they keep their size, or set one with --scale"
+            )
+        return notes
+
+    def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:
+        """Prints how much is marked, and prints and writes the scores of every target that has labels."""
+        notes = self.notes(protocol["scale"] is None)
+        for note in notes:
+            print(f"note: {note}")
+        for target, evaluation in self.evaluations.items():
+            print(marked_line(target, self.rows))
+            if not len(evaluation):
+                print(f"{target}: there are no labels, so there is nothing to score")
+                continue
+            if len(evaluation) < len(samples):
+                print(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
+            estimated = f"estimated for {self.estimated} photographs" if self.estimated else "shipped"
+            complete = protocol | {
+                "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
+                "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),
+            }  # fmt: skip
+            folder = target_folder(self.out, target, self.targets)
+            evaluation.write(folder, complete)
+            write_report(folder, complete, evaluation, samples)
+            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n\nreport: {folder / 'report.html'}")
+
+
+def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
+    """How much is marked over all photographs, in one line: what stands out in a folder of thousands."""
+    marked = {row["image"]: row[f"{target} marked"] for row in rows}
+    if not marked:
+        return f"{target}: no photograph was predicted"
+    blank = [name for name, value in marked.items() if value == 0]
+    line = marked_share(target, list(marked.values()))
+    return line + (f"; nothing is marked in {len(blank)} photographs, {blank[0]} first" if blank else "")
+
+
+def scale_line(rows: list[dict[str, Any]]) -> str:
+    """By which factors the photographs were resized for the network."""
+    low, middle, high = np.percentile([row["scale"] for row in rows], (0, 50, 100))
+    if low == high == 1:
+        return "native size"
+    return f"resized by {middle:.3g}" + (f" (median; range {low:.3g} to {high:.3g})" if low < high else "")
+
+
+def as_array(mask: Tensor | None) -> np.ndarray | None:
+    """A mask as NumPy, None as None."""
+    return None if mask is None else mask.numpy()
+
+
+def target_folder(out: Path, target: str, targets: list[str]) -> Path:
+    """One target's files lie in `out` itself, several targets' in a folder each."""
+    return out if len(targets) == 1 else out / target.replace(":", "_")
