@@ -26,7 +26,8 @@ from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import UserError, out_of_memory, progress_bar
 
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
-Item, Found = TypeVar("Item"), TypeVar("Found")
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 
 def predict(options: Options) -> None:

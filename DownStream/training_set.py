@@ -78,9 +78,9 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     """
     settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
     regions = options.roi == "disc" or samples[0].roi
-    if settings.fit == "resize" or (options.dataset == "generic" and options.size):
+    size = options.size or (settings.roi_size if regions else settings.size)
+    if size and (settings.fit == "resize" or options.dataset == "generic"):
         square = recipe.scale and not regions and "crop" not in options.fov
-        size = options.size or (settings.roi_size if regions else settings.size)
         return NetworkInput("square" if square else "resize", size, recipe.standardise)
     with ThreadPoolExecutor() as pool:
         measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))
@@ -91,9 +91,9 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     factors = [network_input.factor(each) for each in diameters]
     if changed := sum(factor != 1 for factor in factors):
         print(f"brought to a field of view of {diameter:.0f} px: {changed} of {len(samples)} photographs are resized")
-    scaled = [network_input.scaled(*each, factor) for each, factor in zip(sides, factors, strict=True)]
+    scaled = [network_input.scaled(rows, columns, f) for (rows, columns), f in zip(sides, factors, strict=True)]
     largest = -(-max(map(max, scaled)) // STRIDE) * STRIDE
-    return replace(network_input, size=options.size or settings.size or largest)
+    return replace(network_input, size=size or largest)
 
 
 def measure(sample: Sample) -> tuple[tuple[int, int], float | None]:

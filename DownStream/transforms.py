@@ -55,11 +55,12 @@ class NetworkInput:
     def scale(self, x: Tensor, factor: float = 1.0) -> Tensor:
         """A photograph (3, H, W) uint8 or masks (C, H, W) bool, at the network's scale; the type is kept."""
         recoloured = self.standardise and x.dtype != torch.bool
-        size = self.scaled(*x.shape[1:], factor)
-        if size == tuple(x.shape[1:]) and not recoloured:
+        height, width = x.shape[1:]
+        size = self.scaled(height, width, factor)
+        if size == (height, width) and not recoloured:
             return x
         scaled = x.float()
-        if size != tuple(x.shape[1:]):
+        if size != (height, width):
             scaled = F.interpolate(scaled[None], size, mode="bilinear", antialias=True)[0]
         if x.dtype == torch.bool:
             return scaled > 0.5
@@ -116,7 +117,7 @@ def training_batch(
     generator: torch.Generator,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, as floats on `device` or their own.
+    """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, floats on `device` or their own.
 
     Args:
         crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.

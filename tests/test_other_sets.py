@@ -1,6 +1,7 @@
 """DDR's lesions, HRF, FIVES and REFUGE, in trees drawn as people describe them, through the scripts."""
 
 import gzip
+import io
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ from test_sets import call, targets_of
 from Dataset import check
 from DownStream import predict, train
 from DownStream.data import Photograph, read_sample
-from DownStream.prediction import target_folder
+from DownStream.results import target_folder
 from DownStream.sets import CATALOGUE
 from DualScaleNet.common.script import UserError
 
@@ -67,7 +68,7 @@ def write_hrf(root: Path, drawn: list[Photograph], suffix: str) -> None:
     for k, name in enumerate(("01_dr", "01_g", "05_h", "06_dr", "15_h")):
         save(root / "HRF" / "images" / f"{name}.{'JPG' if k < 3 else 'jpg'}", pixels(drawn[k]))
         save(root / "HRF" / "manual1" / f"{name}.{suffix}", vessels(drawn[k]) * np.uint8(255))
-        fov = np.repeat(drawn[k].fov.numpy()[..., None] * np.uint8(255), 3, 2)  # in colours
+        fov = np.repeat(drawn[k].field_of_view[..., None] * np.uint8(255), 3, 2)  # in colours
         save(root / "HRF" / "mask" / f"{name}_mask.{suffix}", fov)
 
 
@@ -217,10 +218,11 @@ def resave(folder: Path, suffix: str) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix != ".txt":
             name = path.name.removesuffix(".gz").rpartition(".")[0]
-            with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file, Image.open(file) as image:
-                image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            image = Image.open(io.BytesIO(content))
             path.unlink()
-            image.save(path.with_name(f"{name}.{suffix}"), **({"quality": 95} if suffix == "jpg" else {}))
+            kept = image.convert("L" if image.mode in ("1", "L") else "RGB")
+            kept.save(path.with_name(f"{name}.{suffix}"), quality=95)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "jpg"])

@@ -161,7 +161,7 @@ LABELS = {
     "blank": VESSELS * 0,
     "JPEG": jpeg(np.kron(VESSELS, np.ones((4, 4), np.uint8))),
     "resized": np.asarray(Image.fromarray(MASK).resize((333, 300), Image.Resampling.LANCZOS)),
-    "colours": np.where(VESSELS[..., None] > 0, np.uint8([255, 0, 0]), np.uint8([0, 0, 255])),
+    "colours": np.stack([VESSELS, VESSELS * 0, 255 - VESSELS], -1),
     "16 bits": VESSELS.astype(np.uint16) * 257,
 }
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from DownStream.groups import groups_argument
-from DownStream.recipes import COMPACT, RECIPES, RELEASE, recipe_type
+from DownStream.recipes import COMPACT, RECIPES, recipe_type
 from DownStream.sets import CATALOGUE
 from DownStream.targets import add_targets, complete_targets, names_of
 from DualScaleNet.common.options import (
@@ -171,7 +171,7 @@ def parse_args(description: str | None = None) -> Options:
         help=f"Set Adam's learning rate. Default: the recipe's (release: the set's, {drive.lr:g} for DRIVE; all "
         f"others: {COMPACT.lr:g}).",
     )
-    add_schedule(group, f"the recipe's (release: {RELEASE.schedule}; all others: {COMPACT.schedule})")
+    add_schedule(group, by_recipe=True)
     group.add_argument(
         "--crop", type=natural_int, metavar="PX",
         help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "

@@ -25,14 +25,14 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
     photographs: dict[str, list[Path]] = {}
     annotations: dict[str, list[Path]] = {}
     for path in sorted(place.rglob("*")) if place else ():
-        folders = path.parent.relative_to(place).as_posix().lower()
+        folders = path.parent.relative_to(place or root).as_posix().lower()
         split = next((split for split, word in WORDS.items() if word in folders), None)
         if split and is_image(path.name):
             (annotations if "disc_cup_masks" in folders else photographs).setdefault(split, []).append(path)
     if not photographs:
         expected = "Training400/Glaucoma/g0001.jpg and Annotation-Training400/Disc_Cup_Masks/Glaucoma/g0001.bmp"
         raise nothing_found("REFUGE", root, expected)
-    splits = {}
+    splits: dict[str, list[Sample]] = {}
     for split in (split for split in WORDS if split in photographs):
         images, masks = by_stem(photographs[split]), by_stem(annotations.get(split, []))
         if masks and not masks.keys() & images.keys():

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -205,8 +206,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _open(path: Path) -> IO[bytes]:
-    return gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")
+def _open(path: Path) -> BinaryIO:
+    return io.BufferedReader(gzip.open(path)) if path.suffix.lower() == ".gz" else open(path, "rb")
 
 
 @contextmanager
@@ -227,7 +228,7 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether an image that is open, not loaded, has more than 8 bits a value; Pillow itself makes 8 of colours' 16."""
     if image.mode in DEEP_MODES:
         return True
-    kinds = [tile.args for tile in image.tile]
+    kinds = [tile.args for tile in getattr(image, "tile", [])]
     return any(";16" in str(kind) or kind == ("RGB", 65535) for kind in kinds)  # the latter is PPM's
 
 

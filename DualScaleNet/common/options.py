@@ -74,12 +74,14 @@ def share(text: str) -> float:
     return value
 
 
-def add_schedule(group: argparse._ArgumentGroup, of_recipe: str | None = None) -> None:
-    """--schedule, of both training scripts; `of_recipe` says what the default is where the recipe sets it."""
+def add_schedule(group: argparse._ArgumentGroup, by_recipe: bool = False) -> None:
+    """--schedule, of both training scripts; not shown where the recipe sets it."""
+    shown = (
+        "Keep the learning rate constant, as the authors did, or let it fall to zero at the last epoch (cosine)."
+    )
     group.add_argument(
-        "--schedule", default=None if of_recipe else "constant", choices=["constant", "cosine"],
-        help="Keep the learning rate constant, as the authors did, or let it fall to zero at the last epoch (cosine)."
-        + (f" Default: {of_recipe}." if of_recipe else ""),
+        "--schedule", default=None if by_recipe else "constant", choices=["constant", "cosine"],
+        help=argparse.SUPPRESS if by_recipe else shown,
     )
 
 

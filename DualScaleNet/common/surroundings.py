@@ -34,8 +34,8 @@ def black_surroundings(image: np.ndarray) -> np.ndarray:
     _, parts = cv2.connectedComponents(close, connectivity=4)
     reached = np.unique([part for place in alike for part in np.unique(parts[place])])
     outside = np.isin(parts, reached[reached > 0]).astype(np.uint8)
-    outside = cv2.dilate(outside, np.ones((3, 3), np.uint8))  # pixels that are half retina
-    beyond = cv2.dilate(outside, np.ones((5, 5), np.uint8)) > outside
+    wider = cv2.dilate(outside, np.ones((3, 3), np.uint8))  # pixels that are half retina
+    beyond = cv2.dilate(wider, np.ones((5, 5), np.uint8)) > wider
     if not beyond.any() or np.median(np.abs(image[beyond] - colour).max(1)) < CONTRAST:
         return image
-    return image * (1 - outside)[..., None]
+    return np.where(wider[..., None] > 0, np.uint8(0), image)
