@@ -62,9 +62,8 @@ class Encoder(nn.Module):
             network.conv1 = nn.Conv2d(3, 64, 3, stride=2, padding=1, bias=False)
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
-        self.layer1, self.layer2, self.layer3, self.layer4 = (
-            network.layer1, network.layer2, network.layer3, network.layer4,
-        )  # fmt: skip
+        self.layer1, self.layer2 = network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
         self.arch, self.scaling = arch, scaling
         self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
         mean, std = SCALINGS[scaling]
