@@ -26,7 +26,7 @@ test: .venv/test-ready
 stress: .venv/test-ready
 	$(VENV)/python tests/faults.py
 
-# The README's tables, from DRIVE, IDRiD and eyepacs_770 in DATA. What is done is not done again.
+# The comparisons of encoders and the ablations of docs/results.md and docs/recipe.md, from DRIVE, IDRiD and eyepacs_770 in DATA. What is done is not done again.
 DATA ?= Dataset
 JOBS ?= 2
 EVIDENCE := runs/evidence

@@ -19,7 +19,8 @@ from DualScaleNet.options import parse_args
 
 
 def main() -> None:
-    if "WORLD_SIZE" not in os.environ:  # torchrun's processes first meet, so that a mistyped option ends all of them
+    # Under torchrun the processes meet before they read the options, so that a mistyped one ends all of them.
+    if "WORLD_SIZE" not in os.environ:
         parse_args(__doc__)
     from DualScaleNet.common.processes import joined_processes
     from DualScaleNet.pretrain import pretrain  # imports PyTorch, which takes seconds

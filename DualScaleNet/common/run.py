@@ -51,7 +51,7 @@ class Run:
                 loss = ...
                 run.backward(loss)
                 run.end_step(loss)
-            run.end_epoch(run.summary())
+            run.end_epoch(run.summary(images_of_each_step))
 
     The run saves last.pth every --save-minutes, at its end, and when a signal stops it. A subclass says what else its
     checkpoint holds. Under torchrun each process has a run, and the first one writes the files.
@@ -59,7 +59,8 @@ class Run:
     Attributes:
         epoch, step: whole epochs done, and steps of the current one.
         losses: of the current epoch's steps, (steps, terms), on the network's device.
-        log: what log.csv holds; the first process's.
+        rows: what log.csv holds.
+        first: whether this process writes the files.
     """
 
     kind: str  # of the checkpoint
