@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test stress evidence clean
+.PHONY: demo test test-slow stress evidence clean
 
 demo: .venv/ready
 	rm -rf $(DEMO)
@@ -16,11 +16,16 @@ demo: .venv/ready
 	@echo; echo "overlay (green true positive, blue missed, red false positive): $(DEMO)/segment/predictions-test/overlay/01_test.png"
 
 # On all cores, one thread for each test and for each script that it runs.
-test: export OMP_NUM_THREADS := 1
+test test-slow: export OMP_NUM_THREADS := 1
+PYTEST := $(VENV)/python -m pytest --numprocesses auto --dist worksteal
+
 test: .venv/test-ready
 	$(VENV)/ruff check .
 	$(VENV)/mypy
-	$(VENV)/python -m pytest --numprocesses auto --dist worksteal
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/test-ready
+	$(PYTEST) -m slow
 
 # The long form of tests/test_faults.py: kills, mutated files, full disks, senseless options.
 stress: .venv/test-ready

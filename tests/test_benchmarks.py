@@ -21,6 +21,8 @@ from DualScaleNet.encoder import Encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
 
+pytestmark = pytest.mark.slow
+
 
 def test_evaluation_agrees_with_scikit_learn(tmp_path):
     arguments = ("--pixels", 50_000, "--photographs", 1, 2, "--out", tmp_path)

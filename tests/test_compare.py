@@ -15,6 +15,8 @@ from DownStream.comparison import Cell
 from DownStream.recipes import OLD_NAMES
 from DownStream.scoring.differences import paired_differences, sign_flip_p
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path):
     out = tmp_path / "out"

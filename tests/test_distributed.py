@@ -29,6 +29,8 @@ from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet
 from DualScaleNet.pretrain import Pretraining
 
+pytestmark = pytest.mark.slow
+
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """x, y and whole-image views of six photographs, always the same."""

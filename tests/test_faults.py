@@ -30,6 +30,8 @@ from DualScaleNet.common.run import Position, Run
 from DualScaleNet.common.script import StopSignal, UserError, run_script
 from DualScaleNet.encoder import Encoder, save_encoder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("script", ["DualScaleNet/main.py", "DownStream/train.py"])
 def test_killed_at_random_moments(script, tmp_path):

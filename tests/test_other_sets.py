@@ -20,6 +20,8 @@ from DownStream.results import target_folder
 from DownStream.sets import CATALOGUE
 from DualScaleNet.common.script import UserError
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {
     "ddr-lesions": {"train": 3, "val": 2, "test": 2},
     "hrf": {"train": 3, "test": 2},

@@ -48,6 +48,7 @@ def waits_of_the_first_step(gpu: PretendedGPU, epoch: Epoch) -> tuple[list[str],
 # --- the scripts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe, held", [("paper", True), ("release", False), ("steady", True)])
 def test_a_step_of_pretraining(recipe, held, gpu, monkeypatch):
     options = ("--recipe", recipe, "--image-size", 96, "--batch-size", 2, "--precision", "float32")

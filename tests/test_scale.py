@@ -53,7 +53,7 @@ def options(folder: Path, **changed: object) -> Namespace:
     """What train.py would make of its command line, as far as it matters here."""
     plain = {
         "dataset": "generic", "recipe": "compact", "roi": "full", "fov": [], "size": None, "diameter": None,
-        "target": ["vessels"], "run_dir": folder, "data_dir": folder,
+        "target": ["vessels"], "targets": ["vessels"], "run_dir": folder, "data_dir": folder,
     }  # fmt: skip
     return Namespace(**plain | changed)
 
@@ -139,6 +139,7 @@ def test_a_large_photograph_passes_in_windows_by_itself(predictor, monkeypatch):
     assert (windows - whole).abs().mean() < whole.std()
 
 
+@pytest.mark.slow
 def test_the_report_and_the_table_say_by_which_factor(trained, tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -231,6 +232,7 @@ print("kB", int(status.split("RssAnon:")[1].split()[0]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what memory is a process's own")
 def test_memory_does_not_grow_with_the_photographs(tmp_path):
     """500 photographs would take 320 MB; the test would see a fifth of that."""
@@ -263,6 +265,7 @@ def predict_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     predict.main()
 
 
+@pytest.mark.slow
 def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkeypatch, capsys):
     mine, out = tmp_path / "mine", tmp_path / "out"
     mine.mkdir()
@@ -323,6 +326,7 @@ def test_a_photograph_that_does_not_fit_is_named_and_the_others_go_on(trained, t
     assert [row["image"] for row in rows(tmp_path / "out" / "summary.csv")] == ["0", "2"]
 
 
+@pytest.mark.slow
 def test_the_checkpoint_records_the_diameter(trees, tmp_path):
     train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", "--epochs", 1, "--diameter", 99)
     assert torch.load(tmp_path / "run" / "last.pth")["diameter"] == 99

@@ -97,6 +97,7 @@ def test_pretraining_leaves_all_that_a_run_folder_holds(pretrained):
     assert (pretrained / "last.pth").exists()
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
     data = trees / "ddr_757"
     pretrain(data, tmp_path / "run", "--epochs", 1)
@@ -115,6 +116,7 @@ def test_pretraining_goes_on_bit_for_bit(trees, pretrained, tmp_path):
     assert [float(row["lr"]) for row in rows(tmp_path / "run" / "log.csv")] == [1e-3, 1e-3, 0.1]
 
 
+@pytest.mark.slow
 def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
     more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
@@ -127,6 +129,7 @@ def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     assert all(float(row["loss"]) == pytest.approx(float(row["local"]), rel=1e-5) for row in log)  # GlobalFocus is off
 
 
+@pytest.mark.slow
 def test_a_linear_probe_is_trained_saved_and_scored(trees, tmp_path):
     train(trees / "DRIVE", tmp_path / "run", "--encoder", "random", "--recipe", "linear", "--epochs", 1)
     content = torch.load(tmp_path / "run" / "last.pth")
@@ -166,6 +169,7 @@ def test_old_names_of_recipes_are_taken_and_the_new_ones_named(monkeypatch, caps
     assert OLD_NAMES.keys().isdisjoint(RECIPES) and set(OLD_NAMES.values()) == RECIPES.keys() - {"linear"}
 
 
+@pytest.mark.slow
 def test_a_run_from_before_recipes_had_that_name_goes_on_and_predicts(trees, pretrained, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     content = torch.load(trained / "last.pth")
@@ -214,6 +218,7 @@ def test_training_leaves_all_that_a_run_folder_holds(trained):
     assert Image.open(trained / "curves.png").width > 500
 
 
+@pytest.mark.slow
 def test_training_goes_on_bit_for_bit(trees, pretrained, trained, tmp_path):
     common = ("--encoder", pretrained / "encoder.pth", "--folds", 3)
     train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 1)
@@ -290,6 +295,7 @@ def test_photographs_without_labels(trained, tmp_path):
     assert 0 <= float(summary["Eye 1"]["vessels marked"]) <= 1
 
 
+@pytest.mark.slow
 def test_a_damaged_photograph_among_many_is_named_and_left_out(trained, tmp_path):
     (tmp_path / "mine").mkdir()
     for name in ("a", "b", "c"):
@@ -304,6 +310,7 @@ def test_a_damaged_photograph_among_many_is_named_and_left_out(trained, tmp_path
     assert "1 of 3 photographs could not be read and were left out" in result.stderr
 
 
+@pytest.mark.slow
 def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(3):
@@ -325,6 +332,7 @@ def test_finetuning_a_random_encoder_on_the_generic_layout(tmp_path):
     assert "pr_auc" in output and "field-of-view mask estimated for 3 photographs" in output
 
 
+@pytest.mark.slow
 def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens: offline
@@ -335,6 +343,7 @@ def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, mon
     assert "no ImageNet weights for --arch bottleneck18" in stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (REAL / "DRIVE").is_dir(), reason="no real photographs in ../shared/data")
 def test_real_drive_test_photographs_without_labels(pretrained, tmp_path):
     options = ("--encoder", pretrained / "encoder.pth", "--epochs", 1, "--label-fraction", 0.1, "--val-fraction", 0)

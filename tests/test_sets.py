@@ -19,6 +19,8 @@ from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DualScaleNet.common.script import UserError
 
+pytestmark = pytest.mark.slow
+
 WRITERS = {
     "drive": synthetic.write_drive,
     "stare": synthetic.write_stare,

@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from conftest import ROOT, SMALL_TRAINING, pretrain, rows, same_tensors, train
+
+pytestmark = pytest.mark.slow
 
 
 def stop(number: int, script: str, run: Path, *arguments: object) -> subprocess.CompletedProcess:

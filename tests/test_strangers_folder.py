@@ -16,6 +16,8 @@ from DownStream.sets.generic import find
 from DualScaleNet import main as pretrain
 from DualScaleNet.common.script import UserError
 
+pytestmark = pytest.mark.slow
+
 SIDE = 64
 MARKED = np.zeros((SIDE, SIDE), bool)
 MARKED[5:20, 10:50] = True
