@@ -21,9 +21,9 @@ PAGE = ROOT / "docs" / "usage.md"
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
 OPENING = """# Every option
 
-All scripts need data. `compare.py` also needs `--encoders`, and `train.py` an `encoder.pth` in runs or `--encoder random`.
-The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT --help`
-prints the same.
+All scripts need data. `compare.py` also needs `--encoders`, and `train.py` an `encoder.pth` in runs or `--encoder
+random`. The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT
+--help` prints the same.
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.
 """
