@@ -21,7 +21,8 @@ from DownStream.selection import newest_checkpoint, own_samples, select_samples
 from DownStream.sets.base import Sample
 from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.device import select_device
-from DualScaleNet.common.files import UTF8, claim, is_drawing, write_image, writing
+from DualScaleNet.common.drawings import is_drawing
+from DualScaleNet.common.files import UTF8, claim, write_image, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import UserError, out_of_memory, progress_bar
 

@@ -23,10 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from DualScaleNet.common.device import HELD, free_memory, to_device
+from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import (
     JPEG_SUFFIXES,
     common_bits,
-    is_drawing,
     read_image,
     replacing,
     write_json,

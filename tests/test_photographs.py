@@ -23,7 +23,8 @@ from DownStream.selection import photographs_in
 from DownStream.sets.base import Sample
 from DualScaleNet.common import photographs as finder
 from DualScaleNet.common.checkpoint import save_checkpoint
-from DualScaleNet.common.files import common_bits, is_drawing, read_image
+from DualScaleNet.common.drawings import is_drawing
+from DualScaleNet.common.files import common_bits, read_image
 from DualScaleNet.common.photographs import find_photographs, passed_over_line
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.script import UserError

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from DualScaleNet.common.dicom import has_dicom_mark, read_dicom
+from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.script import UserError
 
 JPEG_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif"}
@@ -30,7 +31,6 @@ DEEP_MODES = {"I;16", "I;16B", "I;16L", "I", "F"}  # Pillow's names of grey valu
 DEPTHS = (8, 10, 12, 14, 16)  # bits that a camera's values may have in a file of 16
 BLACK = 16  # of 255: a photograph without a brighter value would be black
 COLOUR = 1 << 24  # added to 0xRRGGBB: a label's colours are no greys or indices
-FEW = 32  # colours of a label; a photograph has thousands
 
 
 class TextFormat(TypedDict):
@@ -134,23 +134,6 @@ def _largest_value(path: Path) -> int:
             if _is_deep(image) and not is_drawing(values := _deep_values(path, image)):
                 return int(values.max())
     return 0
-
-
-def is_drawing(image: np.ndarray) -> bool:
-    """Whether an image is a label, a mask or blank, and no photograph, by a sample of its pixels.
-
-    It has few colours with black or white among them; or grey values that are nearly all black or white, as of a label
-    after JPEG or resizing. (H, W) or (H, W, channels), 8 or 16 bits.
-    """
-    rows, columns = (max(1, side // 64) for side in image.shape[:2])
-    sample = image[::rows, ::columns].astype(np.int64)
-    sample = sample.reshape(*sample.shape[:2], -1)
-    low, high = sample.min(2), sample.max(2)
-    colours = np.unique(sample @ (1 << 16 * np.arange(sample.shape[2])))
-    if len(colours) <= FEW:
-        return bool(low.min() == 0 or high.max() == np.iinfo(image.dtype).max)
-    grey = (high - low <= 12).all()
-    return image.dtype == np.uint8 and bool(grey) and bool(((high <= 8) | (low >= 247)).mean() > 0.85)
 
 
 def read_drawing(path: Path) -> tuple[np.ndarray, np.ndarray]:
