@@ -79,9 +79,10 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
     regions = options.roi == "disc" or samples[0].roi
     size = options.size or (settings.roi_size if regions else settings.size)
-    if size and (settings.fit == "resize" or options.dataset == "generic"):
-        square = recipe.scale and not regions and "crop" not in options.fov
-        return NetworkInput("square" if square else "resize", size, recipe.standardise)
+    fit = "square" if options.dataset == "generic" and options.size else settings.fit
+    if size and fit != "pad":
+        squeezed = regions or not recipe.scale or "crop" in options.fov
+        return NetworkInput("resize" if squeezed else fit, size, recipe.standardise)
     with ThreadPoolExecutor() as pool:
         measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))
     sides, diameters = zip(*measured, strict=True)

@@ -61,8 +61,9 @@ class SegmentationSet:
 
     `targets` are all that may be asked for; `default` is the authors' choice. A name behind a colon is an annotator or
     a level of agreement. Photographs are zero-padded on the right and at the bottom to `size` (`fit` "pad"; None: the
-    least multiple of 32 that holds them all), or resized to size x size ("resize"). `disc` is the target around which
-    --roi disc cuts, `roi_size` the side to which that region is resized. `counts` are the official numbers.
+    least multiple of 32 that holds them all), or resized to size x size: the frame ("resize"), or the square around the
+    field of view ("square"; the recipe release takes the frame). `disc` is the target around which --roi disc cuts,
+    `roi_size` the side to which that region is resized. `counts` are the official numbers.
     """
 
     title: str

@@ -33,5 +33,5 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 SET = SegmentationSet(
     "DDR, lesions", find, targets=("MA", "HE", "EX", "SE"), default=("EX",), folder="DDR-dataset", epochs=100,
-    fit="resize", size=512, counts={"train": 383, "val": 149, "test": 225},
+    fit="square", size=512, counts={"train": 383, "val": 149, "test": 225},
 )

@@ -31,6 +31,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 
 SET = SegmentationSet(
-    "FIVES", find, targets=("vessels",), default=("vessels",), folder="FIVES", epochs=60, fit="resize", size=1024,
+    "FIVES", find, targets=("vessels",), default=("vessels",), folder="FIVES", epochs=60, fit="square", size=1024,
     counts={"train": 600, "test": 200},
 )

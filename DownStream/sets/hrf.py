@@ -30,6 +30,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 
 SET = SegmentationSet(
-    "HRF", find, targets=("vessels",), default=("vessels",), folder="HRF", fit="resize", size=1024,
+    "HRF", find, targets=("vessels",), default=("vessels",), folder="HRF", fit="square", size=1024,
     counts={"train": 15, "test": 30},
 )
