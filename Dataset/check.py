@@ -73,6 +73,7 @@ class Options(argparse.Namespace):
     root: Path
     dataset: list[str] | None
     target: list[str] | None
+    missing_labels: str
 
 
 def parse_args() -> Options:

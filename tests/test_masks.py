@@ -197,6 +197,7 @@ DOUBTFUL: dict[str, tuple[Draw, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(DOUBTFUL))
 def test_doubtful_masks_are_named_by_check_and_train(kind, mine, checked, tmp_path, monkeypatch, capsys):
     draw, expected = DOUBTFUL[kind]
@@ -355,6 +356,7 @@ def test_ignored_pixels_count_in_no_loss():
     assert labels_and_inside(masks[:, :1], Given)[1] is None
 
 
+@pytest.mark.slow
 def test_ignored_pixels_are_neither_learned_nor_scored(mine, tmp_path, monkeypatch, capsys):
     """Whatever the mask has where 255 says so: the run, the scores, the threshold are the same."""
 
@@ -390,6 +392,7 @@ def test_ignored_pixels_are_neither_learned_nor_scored(mine, tmp_path, monkeypat
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_the_meaning_is_kept_in_the_checkpoint(mine, tmp_path, monkeypatch, capsys):
     root = mine(indices)
     common = ("--dataset", "generic", "--data-dir", root, *TRAIN, "--folds", 3, "--run-dir", tmp_path / "run")
@@ -533,6 +536,7 @@ def test_groups_stay_on_one_side():
         make_split({"train": eyes}, 0.2, 1.0, 11, 0, 0)
 
 
+@pytest.mark.slow
 def test_both_eyes_of_a_child_of_chase_stay_together_and_other_files_are_passed_over(drawn, tmp_path, monkeypatch):
     for n, photograph in enumerate(drawn):
         eye = f"Image_{n // 2 + 1:02}{'LR'[n % 2]}"

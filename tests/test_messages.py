@@ -52,9 +52,9 @@ def test_extending_a_finished_cosine_run(training, mine, tmp_path):
     """What is advised at its end is what works."""
     training(mine, "--schedule", "cosine")
     run = tmp_path / "my run"
-    assert training(mine, "--schedule", "cosine") == (
+    assert training(mine, "--schedule", "cosine").splitlines()[-1] == (
         f"{run} is already at epoch 1: its cosine schedule ends there; to go on, raise --epochs and add --resume "
-        "force, and the learning rate is the longer schedule's\n"
+        "force, and the learning rate is the longer schedule's"
     )
     refused = (
         f"the cosine schedule of the run in {run} ends at epoch 1, not 2: go on with --resume force, and the learning "

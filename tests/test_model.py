@@ -83,6 +83,7 @@ def pictures(views: int, side: int) -> torch.Tensor:
     return nn.functional.interpolate(coarse, (side, side), mode="bicubic").view(8, views, 3, side, side)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one_pass, checkpointing", [(True, False), (True, True), (False, False), (False, True)])
 @pytest.mark.parametrize("stop_gradient", [True, False])
 def test_the_whole_network_is_the_loop_over_views(stop_gradient, one_pass, checkpointing):
@@ -130,6 +131,7 @@ def test_gradient_into_the_second_copy_only_where_the_recipe_has_it(stop_gradien
     assert (y.grad is None) == stop_gradient
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["train_global", "train_local"])
 def test_a_branch_that_is_off_costs_no_gradient_and_changes_nothing_else(branch):
     torch.manual_seed(0)

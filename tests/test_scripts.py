@@ -267,6 +267,7 @@ def test_prediction_can_be_recomputed_from_its_files(trees, trained):
         assert text.startswith(title) and f"{measured['measures']['whole']['pooled']['f1']:.4f}" in text
 
 
+@pytest.mark.slow
 def test_a_threshold_is_chosen_on_validation_images_only_and_named(trained, tmp_path):
     output = run_script(
         "DownStream/predict.py", "--checkpoint", trained / "best.pth", "--threshold", "val", "--out", tmp_path
@@ -280,7 +281,7 @@ def test_photographs_without_labels(trained, tmp_path):
     """A stranger's folder, from another working folder: nested, odd names, other sizes, one grey."""
     for path, mode, size in (("mine/Eye 1.JPG", "RGB", (97, 61)), ("mine/left/ü.png", "L", (40, 200))):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.new(mode, size, 128).save(tmp_path / path)
+        Image.effect_noise(size, 40).convert(mode).save(tmp_path / path)
     (tmp_path / "mine" / "Thumbs.db").touch()
     output = run_script(
         "DownStream/predict.py", "--checkpoint", trained / "last.pth", "--images", "mine", "--out", "out", cwd=tmp_path
@@ -299,7 +300,7 @@ def test_photographs_without_labels(trained, tmp_path):
 def test_a_damaged_photograph_among_many_is_named_and_left_out(trained, tmp_path):
     (tmp_path / "mine").mkdir()
     for name in ("a", "b", "c"):
-        Image.new("RGB", (64, 64), 90).save(tmp_path / "mine" / f"{name}.jpg")
+        Image.effect_noise((64, 64), 40).convert("RGB").save(tmp_path / "mine" / f"{name}.jpg")
     (tmp_path / "mine" / "b.jpg").write_bytes(b"no photograph")
     result = run_script(
         "DownStream/predict.py", "--checkpoint", trained / "last.pth", "--images", tmp_path / "mine",
