@@ -308,7 +308,7 @@ def test_a_damaged_photograph_among_many_is_named_and_left_out(trained, tmp_path
     )  # fmt: skip
     assert [row["image"] for row in rows(tmp_path / "out" / "summary.csv")] == ["a", "c"]
     assert f"left out: cannot read {tmp_path / 'mine' / 'b.jpg'}" in result.stderr
-    assert "1 of 3 photographs could not be read and were left out" in result.stderr
+    assert "1 of 3 photographs could not be read or predicted and were left out" in result.stderr
 
 
 @pytest.mark.slow
