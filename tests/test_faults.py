@@ -112,6 +112,7 @@ def run_here(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -
     """A script's main in this process."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments), "--device", "cpu"])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    sys.stdout.reconfigure(errors="backslashreplace")  # as run_script does
     try:
         module.main()
     finally:
