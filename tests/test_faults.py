@@ -1,5 +1,6 @@
 """Short forms of tests/faults.py, and what the scripts say when a machine or a number fails them."""
 
+import io
 import os
 import signal
 import subprocess
@@ -112,7 +113,8 @@ def run_here(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -
     """A script's main in this process."""
     monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments), "--device", "cpu"])
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    sys.stdout.reconfigure(errors="backslashreplace")  # as run_script does
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as run_script does
     try:
         module.main()
     finally:
