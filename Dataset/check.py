@@ -52,7 +52,7 @@ class Remarks:
 def find_ddr(root: Path, _: list[str]) -> dict[str, list[Sample]]:
     """The photographs that pretraining finds, by split; "no split" for those in no folder of that name."""
     splits: dict[str, list[Sample]] = {split: [] for split in ("train", "val", "test", "no split")}
-    for path in find_photographs([root], ["train", "val", "test"])[0]:
+    for path in find_photographs([root], ["train", "val", "test"]).photographs:
         split = split_of(path.parent, root) or "no split"
         splits[split].append(Sample(path.stem, path, split=split))
     return {split: samples for split, samples in splits.items() if samples}

@@ -43,11 +43,8 @@ class Predictor:
         model = Segmenter(encoder, classes, shape=DecoderShape.of(checkpoint))
         model.load_state_dict(checkpoint["model"])
         model.to(device).to(memory_format=torch.channels_last)
-        network_input = NetworkInput(
-            checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False), checkpoint.get("diameter")
-        )
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
-        return cls(model, network_input, checkpoint.get("fov_crop", False), localiser)
+        return cls(model, NetworkInput.of(checkpoint), checkpoint.get("fov_crop", False), localiser)
 
     @torch.inference_mode()
     def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
@@ -74,6 +71,10 @@ class Predictor:
     def factor_of(self, photograph: Photograph) -> float:
         """By which a photograph is resized before it is padded."""
         return self.factor or self.network_input.factor_of(photograph)
+
+    def scale_of(self, photograph: Photograph) -> float | None:
+        """As `factor_of`, to four digits; None where every photograph is resized to a square."""
+        return round(self.factor_of(photograph), 4) if self.network_input.fit == "pad" else None
 
     def _maps(self, x: Tensor) -> Tensor:
         """(3, S, T) in [0, 1] -> (classes, S, T)."""

@@ -41,15 +41,19 @@ def predict(options: Options) -> None:
     paths = options.checkpoint or [newest_checkpoint()]
     checkpoints = [load_checkpoint(path, "segmentation") for path in paths]
     predictors = [Predictor.load(checkpoint, device) for checkpoint in checkpoints]
-    for predictor in predictors:
+    for path, predictor in zip(paths, predictors, strict=True):
         predictor.factor, predictor.window, predictor.tta = options.scale, options.window, options.tta
+        if options.scale and predictor.network_input.fit != "pad":
+            side = predictor.network_input.size
+            raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
     work = [(predictor, sample) for predictor, group in zip(predictors, groups, strict=True) for sample in group]
     thresholds = thresholds_of(options, checkpoints[0], predictors[0])
     out = options.out or paths[0].parent / name
     claim(out)
 
-    results = Results(out, thresholds)
+    by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
+    results = Results(out, thresholds, by_diameter)
     ledger = Ledger(out, made_with(options, paths, thresholds)) if options.images else None
     predict_all(work, results, ledger)
 
@@ -60,7 +64,7 @@ def predict(options: Options) -> None:
         ledger.close()
     print(f"{len(results.rows)} photographs ({source}): maps, masks and overlays in {out}")
     protocol = {
-        "source": source, "scale": options.scale, "window": options.window, "tta": options.tta,
+        "source": source, "window": options.window, "tta": options.tta,
         "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoints[0]["epoch"],
         "trained_on": checkpoints[0]["dataset"],
         "threshold_from": "given" if isinstance(options.threshold, float) else options.threshold,
@@ -80,20 +84,20 @@ def predict_all(work: list[tuple[Predictor, Sample]], results: Results, ledger: 
         ledger: of a folder of photographs, of which what fails is named and left out. Labelled photographs have none:
             one that silently drops out would falsify the score.
     """
-    done = ledger.rows if ledger else {}
+    done = {sample.id: row for _, sample in work if ledger and (row := ledger.row_of(sample))}
     if done:
         print(f"going on: {len(done)} photographs were predicted before")
     left = [(predictor, sample) for predictor, sample in work if sample.id not in done]
-    written: deque[tuple[dict[str, Any], list[Future[None]]]] = deque()  # or about to be
+    written: deque[tuple[Sample, dict[str, Any], list[Future[None]]]] = deque()  # or about to be
 
     def settle(most: int) -> None:
         """Waits until the files of no more than `most` photographs are being written."""
         while len(written) > most:
-            row, files = written.popleft()
+            sample, row, files = written.popleft()
             for file in files:
                 file.result()
             if ledger:
-                ledger.append(row)
+                ledger.add(sample, row)
 
     with ThreadPoolExecutor() as pool:
         opened = ahead(pool, open_photograph, (sample for _, sample in left))
@@ -114,7 +118,7 @@ def predict_all(work: list[tuple[Predictor, Sample]], results: Results, ledger: 
                 results.left_out.append(sample)
                 continue
             row, files = results.add(sample, photograph, predictor, maps, region)
-            written.append((row, [pool.submit(write_image, path, array) for path, array in files.items()]))
+            written.append((sample, row, [pool.submit(write_image, path, array) for path, array in files.items()]))
             settle(AHEAD)
         settle(0)
     rows = done | {row["image"]: row for row in results.rows}
@@ -159,25 +163,39 @@ class Ledger:
 
     def __init__(self, out: Path, stamp: dict[str, Any]) -> None:
         self.path = out / ".predicted.jsonl"
-        lines: list[dict[str, Any]] = []
+        lines: list[Any] = []
         if self.path.exists():
             for line in self.path.read_text(**UTF8).splitlines():
                 with suppress(ValueError):  # the last one may be cut off
                     lines.append(json.loads(line))
         going_on = lines[:1] == [json.loads(json.dumps(stamp))]
-        self.rows = {row["image"]: row for row in lines[1:]} if going_on else {}
+        self._rows = {row["image"]: (files, row) for files, row in lines[1:]} if going_on else {}
         self.path.unlink(missing_ok=True)
-        for each in (stamp, *self.rows.values()):
-            self.append(each)
+        for each in (stamp, *self._rows.values()):
+            self._append(each)
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Notes a photograph whose files are written."""
-        with writing(self.path), open(self.path, "a", **UTF8) as file:
-            file.write(json.dumps(row) + "\n")
+    def row_of(self, sample: Sample) -> dict[str, Any] | None:
+        """The row of a photograph that is done and whose files are as they were."""
+        files, row = self._rows.get(sample.id, (None, None))
+        return row if files == self._files_of(sample) else None
+
+    def add(self, sample: Sample, row: dict[str, Any]) -> None:
+        """Notes a photograph whose results are written."""
+        self._append((self._files_of(sample), row))
 
     def close(self) -> None:
         """All are done: the next prediction begins anew."""
         self.path.unlink()
+
+    @staticmethod
+    def _files_of(sample: Sample) -> list[int]:
+        """What a photograph's maps depend on: sizes and times of its files, and how its values are read."""
+        status = [file.stat() for file in (sample.image, sample.fov) if file]
+        return [sample.bits, *(number for each in status for number in (each.st_size, each.st_mtime_ns))]
+
+    def _append(self, content: object) -> None:
+        with writing(self.path), open(self.path, "a", **UTF8) as file:
+            file.write(json.dumps(content) + "\n")
 
 
 def thresholds_of(options: Options, checkpoint: dict[str, Any], predictor: Predictor) -> dict[str, float]:
@@ -200,7 +218,7 @@ def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list
         UserError: a photograph has no label, or nothing is marked in any.
     """
     require_labels(samples, targets)
-    pooled = dict.fromkeys(targets, Histogram.zero())
+    pooled = {target: Histogram.zero() for target in targets}
     for sample in progress_bar(samples, "threshold", unit="photo", leave=False):
         photograph = read_sample(sample)
         for target, levels in zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True):

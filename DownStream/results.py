@@ -24,10 +24,12 @@ class Results:
     Args:
         out: the folder of maps, masks and overlays.
         thresholds: of each target's masks, by its name.
+        by_diameter: whether photographs are resized by their field of view.
     """
 
-    def __init__(self, out: Path, thresholds: dict[str, float]) -> None:
+    def __init__(self, out: Path, thresholds: dict[str, float], by_diameter: bool) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
+        self.by_diameter = by_diameter
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
         self.left_out: list[Sample] = []
@@ -49,7 +51,7 @@ class Results:
         row: dict[str, Any] = {
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
             "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": round(predictor.factor_of(photograph), 4),
+            "scale": predictor.scale_of(photograph),
         }  # fmt: skip
         if is_dicom(sample.image):
             row["laterality"] = laterality(sample.image)
@@ -84,12 +86,8 @@ class Results:
             self.rows = [row | {"laterality": sides[row["image"]]} for row in self.rows]
         write_rows(self.out / "summary.csv", self.rows)
 
-    def notes(self, by_diameter: bool) -> list[str]:
-        """What the reader must not miss, for the screen and the report.
-
-        Args:
-            by_diameter: whether photographs were to be resized by their field of view.
-        """
+    def notes(self) -> list[str]:
+        """What the reader must not miss, for the screen and the report."""
         notes, count = [], len(self.rows)
         if without_disc := [row["image"] for row in self.rows if row.get("disc found") == 0]:
             notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
@@ -97,7 +95,7 @@ class Results:
             names = ", ".join(self.cut_off)
             notes.append(f"part of the label lies outside the region of interest in {len(self.cut_off)}: {names}")
         unseen = [row["image"] for row in self.rows if row["field of view"] is None]
-        if by_diameter and unseen:
+        if self.by_diameter and unseen:
             notes.append(
                 f"no border of a field of view was found in {len(unseen)} of {count} photographs, {unseen[0]} first: "
                 "they keep their size, or set one with --scale"
@@ -106,7 +104,7 @@ class Results:
 
     def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:
         """Prints how much is marked, and prints and writes the scores of every target that has labels."""
-        notes = self.notes(protocol["scale"] is None)
+        notes = self.notes()
         for note in notes:
             print(f"note: {note}")
         for target, evaluation in self.evaluations.items():
@@ -139,7 +137,10 @@ def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
 
 def scale_line(rows: list[dict[str, Any]]) -> str:
     """By which factors the photographs were resized for the network."""
-    low, middle, high = np.percentile([row["scale"] for row in rows], (0, 50, 100))
+    factors = [row["scale"] for row in rows if row["scale"] is not None]
+    if not factors:
+        return "resized to a square"
+    low, middle, high = np.percentile(factors, (0, 50, 100))
     if low == high == 1:
         return "native size"
     return f"resized by {middle:.3g}" + (f" (median; range {low:.3g} to {high:.3g})" if low < high else "")

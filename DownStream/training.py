@@ -1,4 +1,4 @@
-"""The segmentation run: photographs, crops, logits, loss; validation between (section 2 of the method)."""
+"""The segmentation run: photographs, crops, logits, loss; with validation (section 2 of the method)."""
 
 import math
 import os
@@ -19,13 +19,13 @@ from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DownStream.targets import ignored_by
 from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
-from DownStream.transforms import TrainingPhotograph, training_batch
+from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
 from DualScaleNet.common.device import autocast, seeded_generator, select_device
 from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.photographs import sizes_of
-from DualScaleNet.common.run import Position, Run
+from DualScaleNet.common.run import Position, Run, epoch_order
 from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
 
@@ -52,7 +52,10 @@ def train(options: Options) -> None:
     sizes = sizes_of(files_of(samples["train"] + samples["val"]))
     checkpoint = resumable(options, split, sizes)
     localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
-    network_input = input_of(options, samples["train"])
+    if checkpoint and options.resume != "force":
+        network_input = NetworkInput.of(checkpoint)
+    else:
+        network_input = input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)
 
     model = Segmenter(encoder, len(options.targets), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
@@ -172,7 +175,7 @@ class Training(Run):
 
     def batch(self, epoch: int, step: int) -> list[TrainingPhotograph]:
         """The photographs of a step. Each epoch has an order of its own; its last batch may be smaller."""
-        order = torch.randperm(len(self.photographs), generator=seeded_generator(self.options.seed, epoch)).tolist()
+        order = epoch_order(self.options.seed, epoch, len(self.photographs))
         first = step * self.options.batch_size
         return [self.photographs[k] for k in order[first : first + self.options.batch_size]]
 
@@ -263,7 +266,10 @@ def default_name(options: Options) -> str:
     fold = f"-fold{options.fold}of{options.folds}" if options.folds else ""
     default = options.targets == list(CATALOGUE[options.dataset].default)
     target = "" if default else "-" + "-".join(options.targets)
-    return f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{fold}".replace(":", "_")
+    recipe = "" if options.recipe == "compact" else f"-{options.recipe}"
+    labels = "" if options.label_fraction == 1 else f"-labels{options.label_fraction:g}"
+    name = f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{recipe}{labels}{fold}"
+    return name.replace(":", "_")
 
 
 def resumable(options: Options, split: dict[str, list[str]], sizes: str) -> dict[str, Any] | None:

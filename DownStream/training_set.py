@@ -22,10 +22,9 @@ from DownStream.region import disc_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Label, Sample
 from DownStream.targets import find_samples, ignored_by, leave_out_unlabelled
-from DownStream.transforms import NetworkInput, TrainingPhotograph
+from DownStream.transforms import NetworkInput, TrainingPhotograph, round_up
 from DualScaleNet.common.device import HELD, free_memory
 from DualScaleNet.common.files import image_size, read_image, writing
-from DualScaleNet.common.options import STRIDE
 from DualScaleNet.common.script import UserError, progress_bar, warn
 
 MEASURED = 1024  # px, least longer side of the copy on which a field of view is measured
@@ -93,8 +92,7 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     if changed := sum(factor != 1 for factor in factors):
         print(f"brought to a field of view of {diameter:.0f} px: {changed} of {len(samples)} photographs are resized")
     scaled = [network_input.scaled(rows, columns, f) for (rows, columns), f in zip(sides, factors, strict=True)]
-    largest = -(-max(map(max, scaled)) // STRIDE) * STRIDE
-    return replace(network_input, size=size or largest)
+    return replace(network_input, size=size or round_up(max(map(max, scaled))))
 
 
 def measure(sample: Sample) -> tuple[tuple[int, int], float | None]:
@@ -119,7 +117,6 @@ def read_training_set(
     """Decoded and scaled once. They live where the network is if they fit there, else in a file in the run's folder.
 
     Says how much is marked, and warns of what looks wrong.
-
 
     Raises:
         UserError: a label has no disc to put a region around, or there is no room for the file.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,11 @@ TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 
+def round_up(side: int) -> int:
+    """To a multiple of the stride of c5."""
+    return -(-side // STRIDE) * STRIDE
+
+
 @dataclass(frozen=True)
 class NetworkInput:
     """How a photograph is brought to the network's scale.
@@ -30,6 +36,12 @@ class NetworkInput:
     size: int
     standardise: bool = False
     diameter: float | None = None
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any]) -> "NetworkInput":
+        """That of a segmentation checkpoint; older ones lack the last two."""
+        fit, size, standardise = checkpoint["fit"], checkpoint["size"], checkpoint.get("standardise", False)
+        return cls(fit, size, standardise, checkpoint.get("diameter"))
 
     def visible(self, photograph: Photograph) -> Tensor:
         """What of a photograph, (3, H, W) uint8 at native size, `scale` takes: the field of view if `standardise`."""
@@ -76,8 +88,7 @@ class NetworkInput:
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The sides to which `pad` brings a photograph of these."""
-        rows, columns = (max(self.size, -(-side // STRIDE) * STRIDE) for side in (height, width))
-        return rows, columns
+        return max(self.size, round_up(height)), max(self.size, round_up(width))
 
     def pad(self, x: Tensor) -> Tensor:
         """Zero-pads what `scale` returned, (..., H, W)."""

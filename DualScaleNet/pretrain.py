@@ -23,7 +23,7 @@ from DualScaleNet.common.photographs import (
 )
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.resume import resume
-from DualScaleNet.common.run import Run
+from DualScaleNet.common.run import Run, epoch_order
 from DualScaleNet.common.script import UserError, code_version, warn
 from DualScaleNet.data import Photographs, batches, hold, load_photographs
 from DualScaleNet.encoder import save_encoder
@@ -152,7 +152,7 @@ class Pretraining(Run):
 
     def members(self, epoch: int, step: int) -> np.ndarray:
         """Which photographs are in a step's batch, over all processes. Each epoch has an order of its own."""
-        order = torch.randperm(len(self.paths), generator=seeded_generator(self.options.seed, epoch)).numpy()
+        order = epoch_order(self.options.seed, epoch, len(self.paths))
         return order[step * self.options.batch_size : (step + 1) * self.options.batch_size]
 
     def share(self, epoch: int, step: int) -> np.ndarray:

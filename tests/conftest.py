@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +54,19 @@ def options_of(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: 
     """What a script makes of its command line."""
     monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
     return script.parse_args()
+
+
+def call(monkeypatch: pytest.MonkeyPatch, script: ModuleType, *arguments: object) -> None:
+    """A script's main() with these arguments, in this process, which keeps its signal handlers."""
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as the scripts do
+    try:
+        script.main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def rows(path: Path) -> list[dict[str, str]]:

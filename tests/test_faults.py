@@ -1,6 +1,5 @@
 """Short forms of tests/faults.py, and what the scripts say when a machine or a number fails them."""
 
-import io
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import faults
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, pretrain, rows, train
+from conftest import ROOT, call, pretrain, rows, train
 from filelock import FileLock
 from PIL import Image
 
@@ -30,6 +29,8 @@ from DualScaleNet.common.files import claim, read_image
 from DualScaleNet.common.run import Position, Run
 from DualScaleNet.common.script import StopSignal, UserError, run_script
 from DualScaleNet.encoder import Encoder, save_encoder
+
+CPU = ("--device", "cpu")
 
 pytestmark = pytest.mark.slow
 
@@ -90,7 +91,7 @@ def test_names_that_are_no_text_are_predicted_and_listed(trained, tmp_path, caps
     name = Path(os.fsdecode(os.fsencode(tmp_path / "mine") + b"/a\xff\nb.png"))
     Image.new("RGB", (64, 64), (200, 90, 20)).save(name)
     options = ("--checkpoint", trained / "last.pth", "--images", tmp_path / "mine", "--out", tmp_path)
-    run_here(predict, monkeypatch, *options)
+    call(monkeypatch, predict, *options, *CPU)
     assert [row["image"] for row in rows(tmp_path / "summary.csv")] == ["a\\udcff\nb"]
     assert (tmp_path / "mask" / name.name).exists()
 
@@ -107,19 +108,6 @@ def test_two_photographs_are_enough_to_pretrain_and_one_to_segment(tmp_path):
     assert "no photograph is left for training: lower --val-fraction" in stderr
     train(tmp_path / "DRIVE", tmp_path / "segment", *options, "--val-fraction", 0)
     assert (tmp_path / "segment" / "last.pth").exists()
-
-
-def run_here(module: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    """A script's main in this process."""
-    monkeypatch.setattr(sys, "argv", ["script.py", *map(str, arguments), "--device", "cpu"])
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as run_script does
-    try:
-        module.main()
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) -> None:
@@ -161,7 +149,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
     module, function, options = case(name, trees, tmp_path)
     poison(monkeypatch, *function, 2)
     with pytest.raises(UserError) as stop:
-        run_here(module, monkeypatch, *options, "--epochs", 2, "--save-minutes", 0)
+        call(monkeypatch, module, *options, "--epochs", 2, "--save-minutes", 0, *CPU)
     message = str(stop.value)
     assert message.startswith("the loss of step 2 of epoch 1 is nan (") and message.count(str(trees)) in (2, 4)
     assert "lower --lr or use --precision float32, then continue with --resume force" in message
@@ -171,7 +159,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
     assert all(value.isfinite().all() for value in content["model"].values())
 
     monkeypatch.undo()  # the same command goes on from there
-    run_here(module, monkeypatch, *options, "--epochs", 2)
+    call(monkeypatch, module, *options, "--epochs", 2, *CPU)
     assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["0", "0"]
 
 
@@ -179,17 +167,27 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
 def test_such_a_batch_is_skipped_and_counted_if_asked(name, trees, tmp_path, monkeypatch, capsys):
     module, function, options = case(name, trees, tmp_path)
     poison(monkeypatch, *function, 2)
-    run_here(module, monkeypatch, *options, "--epochs", 2, "--non-finite", "skip")
+    call(monkeypatch, module, *options, "--epochs", 2, "--non-finite", "skip", *CPU)
     assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["1", "0"]
     assert "warning: the loss of step 2 of epoch 1 is nan (" in capsys.readouterr().err
     content = load_checkpoint(tmp_path / "run" / "last.pth", name)
     assert all(value.isfinite().all() for value in content["model"].values())
 
 
+class AnyRun(Run):
+    """A run of no script."""
+
+    def files_of(self, epoch: int, step: int) -> list[Path]:
+        return []
+
+    def description(self) -> dict[str, Any]:
+        return {}
+
+
 def test_weights_that_are_no_numbers_are_refused():
     model = torch.nn.Linear(2, 2)
     options = Namespace(run_dir=Path(), precision="float32")
-    run = Run(options, model, torch.optim.Adam(model.parameters()), 5)
+    run = AnyRun(options, model, torch.optim.Adam(model.parameters()), 5)
     run.start_at(Position(3))
     run.refuse_broken_weights()
     model.bias.data[1] = torch.inf
@@ -202,7 +200,7 @@ def test_weights_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize("name", CASES)
 def test_weights_that_are_no_numbers_are_never_saved(name, trees, tmp_path, monkeypatch):
     module, _, options = case(name, trees, tmp_path)
-    run_here(module, monkeypatch, *options, "--epochs", 1)
+    call(monkeypatch, module, *options, "--epochs", 1, *CPU)
     before = (tmp_path / "run" / "last.pth").read_bytes()
     step = torch.optim.Adam.step
 
@@ -212,7 +210,7 @@ def test_weights_that_are_no_numbers_are_never_saved(name, trees, tmp_path, monk
 
     monkeypatch.setattr(torch.optim.Adam, "step", broken)
     with pytest.raises(UserError, match="weights are no longer finite after step 1 of epoch 2"):
-        run_here(module, monkeypatch, *options, "--epochs", 2)
+        call(monkeypatch, module, *options, "--epochs", 2, *CPU)
     assert (tmp_path / "run" / "last.pth").read_bytes() == before
 
 
@@ -230,9 +228,9 @@ def test_another_number_of_photographs_is_refused_by_name(tmp_path):
 
 def test_what_cannot_go_on_even_if_forced(trees, tmp_path, monkeypatch):
     module, _, options = case("pretraining", trees, tmp_path)
-    run_here(module, monkeypatch, *options, "--epochs", 1)
+    call(monkeypatch, module, *options, "--epochs", 1, *CPU)
     with pytest.raises(UserError, match=r"the model in .*last\.pth does not fit: .*of another shape \(encoder\.conv1"):
-        run_here(module, monkeypatch, *options, "--epochs", 2, "--arch", "resnet18", "--resume", "force")
+        call(monkeypatch, module, *options, "--epochs", 2, "--arch", "resnet18", "--resume", "force", *CPU)
 
 
 def test_an_encoder_that_changed_under_a_frozen_run_is_refused(trees, tmp_path, monkeypatch):
@@ -243,10 +241,10 @@ def test_an_encoder_that_changed_under_a_frozen_run_is_refused(trees, tmp_path, 
         torch.manual_seed(epochs)
         save_encoder(path, Encoder("resnet18"), "paper", epochs, 10)
         if epochs == 1:
-            run_here(module, monkeypatch, *options, "--epochs", 1)
+            call(monkeypatch, module, *options, "--epochs", 1, *CPU)
     with pytest.raises(UserError, match=r"encoder\.pth is no longer the encoder that .*run began with: start"):
-        run_here(module, monkeypatch, *options, "--epochs", 2)
-    run_here(module, monkeypatch, *options, "--epochs", 2, "--resume", "force")
+        call(monkeypatch, module, *options, "--epochs", 2, *CPU)
+    call(monkeypatch, module, *options, "--epochs", 2, "--resume", "force", *CPU)
     trained = load_checkpoint(tmp_path / "run" / "last.pth", "segmentation")["model"]
     torch.manual_seed(1)
     assert torch.equal(trained["encoder.conv1.weight"], Encoder("resnet18").conv1.weight)

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REAL
+from conftest import REAL, call
 from PIL import Image
-from test_sets import call
 
 from Dataset import check
 from DownStream import predict, train

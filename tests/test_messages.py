@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import rows
-from test_sets import call
+from conftest import call, rows
 from test_strangers_folder import NOISE, TRAIN, drawing, save
 from torchvision.models import resnet18, resnet50
 

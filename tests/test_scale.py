@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, rows, run_script, train
+from conftest import ROOT, call, rows, run_script, train
 from PIL import Image
 
 from Dataset.fundus import draw_fundus
-from DownStream import inference, prediction, training_set
+from DownStream import inference, predict, prediction, training_set
 from DownStream.data import Photograph, read_sample
 from DownStream.fov import fov_diameter
 from DownStream.inference import Predictor, reestimate_batch_norm
@@ -23,6 +23,7 @@ from DownStream.sets.base import Label, Sample
 from DownStream.training_set import for_statistics, input_of, measure, read_training_set
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.files import image_size, read_image
+from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import Encoder
 
 CPU = torch.device("cpu")
@@ -258,13 +259,6 @@ def test_memory_does_not_grow_with_the_photographs(tmp_path):
 # --- long predictions
 
 
-def predict_here(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    from DownStream import predict
-
-    monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, arguments), "--device", "cpu"])
-    predict.main()
-
-
 @pytest.mark.slow
 def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkeypatch, capsys):
     mine, out = tmp_path / "mine", tmp_path / "out"
@@ -282,29 +276,63 @@ def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkey
 
     monkeypatch.setattr(Predictor, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        predict_here(monkeypatch, *arguments)
+        call(monkeypatch, predict, *arguments)
     done = len((out / ".predicted.jsonl").read_text().splitlines()) - 1
     assert 1 <= done <= 6 and not (out / "summary.csv").exists()
     calls[:] = [""] * 10
-    predict_here(monkeypatch, *arguments)
+    call(monkeypatch, predict, *arguments)
     assert f"going on: {done} photographs were predicted before" in capsys.readouterr().out
     assert len(calls) - 10 == 8 - done
     assert [row["image"] for row in rows(out / "summary.csv")] == [str(k) for k in range(8)]
     assert len(list((out / "mask").iterdir())) == 8 and not (out / ".predicted.jsonl").exists()
     calls.clear()
     calls.extend([""] * 10)
-    predict_here(monkeypatch, *arguments)  # all were done: it begins anew
+    call(monkeypatch, predict, *arguments)  # all were done: it begins anew
     assert len(calls) == 18
 
 
-def test_other_options_do_not_go_on(tmp_path):
+def test_what_changed_does_not_go_on(tmp_path):
+    """Other options, a row that was cut off, a photograph that was replaced."""
+    photograph = tmp_path / "a.png"
+    photograph.write_bytes(b"1")
+    sample = Sample("a", photograph)
     first = prediction.Ledger(tmp_path, {"threshold": 0.5})
-    first.append({"image": "a"})
-    assert prediction.Ledger(tmp_path, {"threshold": 0.5}).rows == {"a": {"image": "a"}}
+    first.add(sample, {"image": "a"})
+
+    def found(threshold: float = 0.5) -> dict[str, str] | None:
+        return prediction.Ledger(tmp_path, {"threshold": threshold}).row_of(sample)
+
+    assert found() == {"image": "a"}
     with open(first.path, "a") as file:
-        file.write('{"image": "b", "wid')  # cut off
-    assert list(prediction.Ledger(tmp_path, {"threshold": 0.5}).rows) == ["a"]
-    assert prediction.Ledger(tmp_path, {"threshold": 0.4}).rows == {}
+        file.write('[[16, 1, 2], {"image": "b", "wid')
+    assert found() == {"image": "a"}
+    photograph.write_bytes(b"22")
+    assert found() is None
+    photograph.write_bytes(b"1")
+    assert found(0.4) is None and found() is None
+
+
+def test_a_factor_is_refused_where_all_are_resized_to_a_square(trained, tmp_path, monkeypatch):
+    content = torch.load(trained / "best.pth") | {"fit": "resize"}
+    torch.save(content, tmp_path / "resizes.pth")
+    Image.fromarray(eye_photograph(100).image.permute(1, 2, 0).numpy()).save(tmp_path / "eye.png")
+    common = ("--checkpoint", tmp_path / "resizes.pth", "--images", tmp_path / "eye.png", "--out", tmp_path / "out")
+    for scale in ("native", 2):
+        with pytest.raises(UserError, match=r"--scale: the network in .*resizes\.pth resizes every photo"):
+            call(monkeypatch, predict, *common, "--scale", scale)
+    call(monkeypatch, predict, *common)
+    assert [row["scale"] for row in rows(tmp_path / "out" / "summary.csv")] == [""]
+
+
+def test_a_run_goes_on_at_the_scale_that_it_began_with(trees, tmp_path):
+    """A run of an older version, whose checkpoint knows no diameter, keeps its photographs' sizes."""
+    options = ("--encoder", "random", "--epochs")
+    train(trees / "DRIVE", tmp_path / "run", *options, 1)
+    content = torch.load(tmp_path / "run" / "last.pth")
+    assert content.pop("diameter") > 100
+    torch.save(content, tmp_path / "run" / "last.pth")
+    train(trees / "DRIVE", tmp_path / "run", *options, 2)
+    assert torch.load(tmp_path / "run" / "last.pth")["diameter"] is None
 
 
 def test_a_photograph_that_does_not_fit_is_named_and_the_others_go_on(trained, tmp_path, monkeypatch, capsys):
@@ -321,7 +349,7 @@ def test_a_photograph_that_does_not_fit_is_named_and_the_others_go_on(trained, t
 
     monkeypatch.setattr(Predictor, "__call__", too_large)
     with pytest.raises(Exception, match="1 of 3 photographs could not be read or predicted and were left out"):
-        predict_here(monkeypatch, "--checkpoint", trained / "best.pth", "--images", mine, "--out", tmp_path / "out")
+        call(monkeypatch, predict, "--checkpoint", trained / "best.pth", "--images", mine, "--out", tmp_path / "out")
     assert f"left out: {mine / '1.png'} needs more memory: set --window" in capsys.readouterr().err
     assert [row["image"] for row in rows(tmp_path / "out" / "summary.csv")] == ["0", "2"]
 

@@ -2,13 +2,12 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REAL
+from conftest import REAL, call
 from PIL import Image
 
 from Dataset import check, synthetic
@@ -51,12 +50,6 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def targets_of(name: str) -> list[str]:
     return TARGETS.get(name, list(CATALOGUE[name].default))
-
-
-def call(monkeypatch: pytest.MonkeyPatch, module, *arguments: object) -> None:
-    """A script's main() with these arguments, in this process."""
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    module.main()
 
 
 def run_through(monkeypatch, name: str, data: Path, run: Path, targets: list[str]) -> dict[str, dict]:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_script
+from conftest import call, run_script
 from PIL import Image
-from test_sets import call
 
 from Dataset import check
 from DownStream import predict, train

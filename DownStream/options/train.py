@@ -186,7 +186,8 @@ def parse_args(description: str | None = None) -> Options:
     group = parser.add_argument_group("run", "Each run has a folder, where it can be resumed.")
     group.add_argument(
         "--run-dir", type=Path, metavar="FOLDER",
-        help="Write the run into this folder. Default: runs/segment/DATASET-ENCODER.",
+        help="Write the run into this folder. Default: a name in runs/segment, "
+        "of the data set, targets, encoder, recipe, label fraction and fold where they are not the default.",
     )
     group.add_argument(
         "--resume", default="auto", choices=["auto", "never", "force"],
@@ -226,6 +227,8 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--roi disc works with {names}, and not with --fov crop")
     if options.crop and (options.crop % STRIDE or options.crop < 64):
         parser.error(f"--crop {options.crop}: must be a multiple of {STRIDE} and at least 64")
+    if options.diameter and (settings.fit != "pad" or (options.dataset == "generic" and options.size)):
+        parser.error("--diameter is for photographs that are not resized to --size or to the data set's size")
     if options.size and options.size < 64:
         parser.error(f"--size {options.size}: must be at least 64")
     return options

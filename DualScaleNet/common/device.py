@@ -1,7 +1,7 @@
 """The device that computes, in which precision, and random numbers that depend on their place in a run alone."""
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 
 from DualScaleNet.common.script import UserError
 
+LIMIT = Path("/sys/fs/cgroup/memory.max")
 DEFAULT_MEMORY = 4 << 30  # bytes, where the system cannot be asked
 HELD = 0.25  # share of the free memory that decoded photographs may take
 
@@ -46,7 +47,10 @@ def free_memory(device: torch.device) -> int:
         meminfo = Path("/proc/meminfo").read_text()
     except OSError:  # not Linux
         return DEFAULT_MEMORY
-    return 1024 * int(meminfo.split("MemAvailable:")[1].split()[0])
+    free = 1024 * int(meminfo.split("MemAvailable:")[1].split()[0])
+    with suppress(OSError, ValueError):  # the limit of a container; "max" is none
+        free = min(free, int(LIMIT.read_text()))
+    return free
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:

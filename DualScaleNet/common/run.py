@@ -2,16 +2,19 @@
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from DualScaleNet.common.checkpoint import save_latest
-from DualScaleNet.common.device import grad_scaler
+from DualScaleNet.common.device import grad_scaler, seeded_generator
 from DualScaleNet.common.options import TrainingOptions, plain_options
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.runlog import RunLog, draw_curves, write_options
@@ -43,7 +46,13 @@ class Position:
         return cls(checkpoint["epoch"], step, losses, checkpoint["log"], checkpoint.get("began", 0.0))
 
 
-class Run:
+@lru_cache(maxsize=1)
+def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """In which order an epoch takes its photographs, by their numbers; the same in all processes."""
+    return torch.randperm(count, generator=seeded_generator(seed, epoch)).numpy()
+
+
+class Run(ABC):
     """What surrounds the loss in a training script: learning rate, optimiser, progress, log, checkpoints, signals.
 
         for epoch in run.epochs():
@@ -86,13 +95,13 @@ class Run:
 
     # What a subclass adds.
 
+    @abstractmethod
     def files_of(self, epoch: int, step: int) -> Sequence[Path]:
         """The files of a step's batch, for messages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def description(self) -> dict[str, Any]:
         """What the checkpoint holds beyond the states, the options, the log and the position."""
-        raise NotImplementedError
 
     # The run from its start to its end.
 
@@ -177,11 +186,11 @@ class Run:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.step += 1
-        self.bar.update()
         if not self.bar.disable and time.monotonic() - self.shown > max(1, self.bar.mininterval):
             self.shown = time.monotonic()
             loss = self.losses[: self.step, 0].nanmean().item()  # waits for the device
             self.bar.set_postfix(epoch=self.epoch + 1, loss=f"{loss:.4f}", refresh=False)
+        self.bar.update()
         if self.step < self.steps_per_epoch:
             self.save_if_due()
         return not skip
