@@ -11,7 +11,7 @@ demo: .venv/ready
 	$(VENV)/python DualScaleNet/main.py --data $(DEMO)/data/ddr_757 --image-size 96 --batch-size 8 --epochs 3 \
 		--run-dir $(DEMO)/pretrain --cache $(DEMO)/cache
 	$(VENV)/python DownStream/train.py --data-dir $(DEMO)/data/DRIVE --encoder $(DEMO)/pretrain/encoder.pth \
-		--epochs 60 --val-every 20 --run-dir $(DEMO)/segment
+		--epochs 40 --val-every 20 --run-dir $(DEMO)/segment
 	$(VENV)/python DownStream/predict.py --checkpoint $(DEMO)/segment/best.pth
 	@echo; echo "overlay (green true positive, blue missed, red false positive): $(DEMO)/segment/predictions-test/overlay/01_test.png"
 

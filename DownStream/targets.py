@@ -115,10 +115,11 @@ def find_samples(
     for sample in (sample for members in found.values() for sample in members):
         for name, label in sample.labels.items():
             peers.setdefault(name, []).extend([label.path] if label.path else [])
+    all_peers = {name: tuple(paths) for name, paths in peers.items()}
 
     def read_as(label: Label, name: str) -> Label:
         meaning = meanings.get(name) or label.meaning
-        return replace(label, meaning=replace(meaning, ignored=ignored), peers=tuple(peers[name]))
+        return replace(label, meaning=replace(meaning, ignored=ignored), peers=all_peers[name])
 
     def complete(sample: Sample, fill: bool) -> Sample:
         labels = {name: read_as(label, name) for name, label in sample.labels.items()}

@@ -1,6 +1,6 @@
 """The photographs of a training run: which train, validate and test, and those to train on, decoded and scaled."""
 
-import os
+import math
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from DownStream.groups import warn_of_torn_groups, with_groups
 from DownStream.masks import read_mask
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES
-from DownStream.region import disc_region
+from DownStream.region import Region, disc_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Label, Sample
 from DownStream.targets import find_samples, ignored_by, leave_out_unlabelled
@@ -127,15 +127,17 @@ def read_training_set(
     for sample in progress_bar(samples, "read", unit="photo", leave=False):
         photograph = read_training_photograph(sample, options, network_input, census)
         room -= photograph.image.nbytes + photograph.masks.nbytes
-        if room < 0 and file is None:
-            file = PhotographFile(options.run_dir)
-            photographs = [file.keep(each) for each in photographs]
-        photographs.append(file.keep(photograph) if file else photograph.to(device))
+        photographs.append(photograph.to(device))
+        if room < 0:
+            file = file or PhotographFile(options.run_dir)
+            for each in photographs:
+                file.write(each)
+            photographs.clear()
     for line in census.shares():
         print(line)
     for line in census.warnings():
         warn(line)
-    return photographs
+    return file.photographs() if file else photographs
 
 
 def ignored(photograph: Photograph, target: str) -> torch.Tensor:
@@ -149,24 +151,33 @@ class PhotographFile:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.written: list[tuple[Path, Region | None, tuple[int, ...], tuple[int, ...]]] = []
         with writing(folder):
             self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (it stays open)
 
-    def keep(self, photograph: TrainingPhotograph) -> TrainingPhotograph:
-        """The same photograph in the file's mapping.
+    def write(self, photograph: TrainingPhotograph) -> None:
+        """Appends a photograph.
 
         Raises:
             UserError: the disk is full.
         """
-        image, masks = (self._keep(x.cpu().numpy()) for x in (photograph.image, photograph.masks))
-        return replace(photograph, image=image, masks=masks)
-
-    def _keep(self, array: np.ndarray) -> torch.Tensor:
+        image, masks = photograph.image, photograph.masks
         with writing(self.folder):
-            offset = self.file.seek(0, os.SEEK_END)
-            self.file.write(np.ascontiguousarray(array).data)
+            for pixels in (image, masks):
+                self.file.write(np.ascontiguousarray(pixels.cpu().numpy()).data)
             self.file.flush()
-        return torch.from_numpy(np.memmap(self.file, array.dtype, "c", offset, array.shape))
+        self.written.append((photograph.path, photograph.region, tuple(image.shape), tuple(masks.shape)))
+
+    def photographs(self) -> list[TrainingPhotograph]:
+        """The photographs that were written; their pixels are read when they are used."""
+        pixels, start, photographs = torch.from_numpy(np.memmap(self.file, mode="r+")), 0, []
+        for path, region, image, masks in self.written:
+            middle = start + math.prod(image)
+            end = middle + math.prod(masks)
+            drawn = pixels[middle:end].view(masks).view(torch.bool)
+            photographs.append(TrainingPhotograph(path, pixels[start:middle].view(image), drawn, region))
+            start = end
+        return photographs
 
 
 def for_statistics(photographs: list[TrainingPhotograph], network_input: NetworkInput) -> Iterator[torch.Tensor]:

@@ -224,7 +224,11 @@ def resave(folder: Path, suffix: str) -> None:
             image = Image.open(io.BytesIO(content))
             path.unlink()
             kept = image.convert("L" if image.mode in ("1", "L") else "RGB")
-            kept.save(path.with_name(f"{name}.{suffix}"), quality=95)
+            target = path.with_name(f"{name}.{suffix}")
+            if suffix == "jpg":
+                kept.save(target, quality=95)
+            else:
+                kept.save(target)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "jpg"])
