@@ -251,8 +251,9 @@ def test_memory_does_not_grow_with_the_photographs(tmp_path):
             for k in range(count):
                 (folder / kind / f"{k}.png").symlink_to(tmp_path / "few" / kind / f"{k % 4}.png")
         arguments = [
-            "--dataset", "generic", "--data-dir", folder, "--encoder", "random", "--val-fraction", 0, "--epochs", 1,
-            "--crop", 32, "--batch-size", 50, "--run-dir", tmp_path / f"run{count}", "--device", "cpu",
+            "--dataset", "generic", "--data-dir", folder, "--encoder", "random", "--recipe", "linear", "--crop", 64,
+            "--batch-size", 50, "--val-fraction", 0, "--epochs", 1, "--run-dir", tmp_path / f"run{count}",
+            "--device", "cpu",
         ]  # fmt: skip
         code = MEMORY.format(root=str(ROOT), arguments=list(map(str, arguments)))
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
