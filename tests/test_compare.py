@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from conftest import rows, run_script
 from PIL import Image
 
 from DownStream.comparison import Cell
+from DownStream.options.compare import parse_args
 from DownStream.recipes import OLD_NAMES
 from DownStream.scoring.differences import paired_differences, sign_flip_p
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_comparison_runs_once_and_can_be_extended(trees, pretrained, tmp_path):
     out = tmp_path / "out"
     arguments = ("--data-dir", trees / "DRIVE", "--out", out, "--folds", 3, "--fractions", 0.5, 1)
@@ -76,6 +77,7 @@ def test_a_cell_with_a_recipes_old_name_is_found_and_shown_under_the_new(old, ne
     assert cell.title == "both, frozen" + (f", {new}" if new != "compact" else "")
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_path):
     command = ["DownStream/compare.py", "--encoders", "random", "--data-dir", trees / "DRIVE"]
     command += ["--out", tmp_path / "out", "--folds", 3, "--seeds", 0, "--fractions", 1]
@@ -90,12 +92,24 @@ def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_p
         os.killpg(process.pid, 0)
 
 
+@pytest.mark.slow
 def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
     arguments = ("--encoders", "random", "--data-dir", trees, "--out", tmp_path / "out", "--seeds", 0)
     stderr = run_script("DownStream/compare.py", *arguments, "--", "--crop", 65, code=1).stderr
     assert "random-frozen-compact-0.05-0: train.py: error: --crop 65: must be a multiple of 32" in stderr
     for wrong in (["random", "random"], ["nonsense"]):
         run_script("DownStream/compare.py", "--encoders", *wrong, code=2)
+
+
+@pytest.mark.parametrize(
+    "typed, how", [("--seed", "by --seeds"), ("--epochs=3", "before --"), ("--val-fraction", "to 0")]
+)
+def test_what_the_comparison_sets_is_refused_after_two_dashes(typed, how, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--encoders", "random", "--", "--schedule", "constant", typed])
+    with pytest.raises(SystemExit) as ended:
+        parse_args()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: {typed} after --: the comparison sets it {how}\n")
 
 
 def test_differences_are_paired_by_photograph_and_seed():

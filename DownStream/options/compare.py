@@ -8,6 +8,14 @@ from DownStream.sets import CATALOGUE
 from DualScaleNet.common.options import HelpFormatter, natural_int, positive, positive_int, share
 from DualScaleNet.common.script import ROOT
 
+# What the comparison says to train.py itself, and how.
+DECIDED = {
+    "--dataset": "before --", "--data-dir": "before --", "--epochs": "before --", "--encoder": "by --encoders",
+    "--recipe": "by --recipes", "--preset": "by --recipes", "--label-fraction": "by --fractions",
+    "--seed": "by --seeds", "--fold": "by --seeds", "--folds": "before --", "--val-fraction": "to 0",
+    "--finetune": "by --modes", "--run-dir": "by --out",
+}  # fmt: skip
+
 
 class Options(argparse.Namespace):
     """What compare.py is called with; the data set has filled in what was left out."""
@@ -97,6 +105,9 @@ def parse_args(description: str | None = None) -> Options:
     options = parser.parse_args(namespace=Options())
     if "--epochs" in options.train_options:
         parser.error("--epochs must be given before --")
+    for word in options.train_options:
+        if how := DECIDED.get(word.partition("=")[0]):
+            parser.error(f"{word} after --: the comparison sets it {how}")
     options.epochs = options.epochs or CATALOGUE[options.dataset].epochs
     options.out = options.out or ROOT / "runs" / "compare" / options.dataset
     names = [name for name, _ in options.encoders]
