@@ -55,13 +55,17 @@ class Sizes:
     counts: tuple[int, ...] = (100, 1000, 10_000)
     widths: tuple[int, ...] = (500, 1000, 2000, 4000)
     batches: tuple[int, ...] = (8, 16, 32, 64)
+    labelled: int = 64  # photographs of a training set
+    predicted: int = 20
+    folders: tuple[int, ...] = (100, 1000)  # photographs in folders that are predicted
 
 
 CPU = Sizes(batch=16, steps=3, matrix=4096, copied=1 << 28)
 GPU = Sizes(batch=64, steps=9, matrix=8192, copied=1 << 30)
 QUICK = Sizes(
     batch=4, steps=2, matrix=512, copied=1 << 22, read=16, side=96, files=8, photograph=(320, 240), whole=96, scored=1,
-    crop=64, counts=(100, 1000), widths=(100, 200), batches=(2, 4),
+    crop=64, counts=(100, 1000), widths=(100, 200), batches=(2, 4), labelled=8, predicted=2,
+    folders=(4,),
 )  # fmt: skip
 
 

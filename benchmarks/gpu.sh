@@ -43,7 +43,7 @@ check() {
 
 pretrain() {
     log=$OUT/log.txt run=$WORK/paper
-    timeout --preserve-status -s TERM -k 20 "$PRETRAIN" "$PYTHON" -u DualScaleNet/main.py --recipe paper \
+    timeout --preserve-status -s TERM -k 60 "$PRETRAIN" "$PYTHON" -u DualScaleNet/main.py --recipe paper \
         --data "$DATA/eyepacs_770" "$DATA/idrid_grading_516" --image-size "$SIZE" --batch-size "$BATCH" \
         --device "$DEVICE" --cache "$WORK/cache" --run-dir "$run" > "$log" 2>&1
     code=$?

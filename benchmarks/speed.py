@@ -5,7 +5,8 @@
     python benchmarks/speed.py --quick              # tiny sizes, some minutes: that it runs, not how fast
 
 With --device cuda --repeats 2 each of these parts should fit three minutes: --only ceiling operations step decoder;
---only input epoch; --only processes augmentation batch; --only scoring photographs; --only memory; --only width.
+--only input epoch; --only processes augmentation batch; --only scoring photographs; --only labelled prediction;
+--only memory; --only width.
 
 Both sides take turns in one process, the best of --repeats counts. Prints Markdown tables row by row, and writes them
 to speed.md and speed.json as they come. A table that fails says why, the others go on, and the exit code is 1. The
@@ -42,8 +43,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import evaluation, reference
 from benchmarks.bench import CPU, GPU, QUICK, Bench, Row, Step, Table, free_memory, machine, memory, reason
+from DownStream.inference import Predictor
 from DownStream.loss import binary_cross_entropy
 from DownStream.model import Segmenter
+from DownStream.prediction import predict_all
+from DownStream.results import Results
+from DownStream.sets.base import Sample
+from DownStream.training_set import PhotographFile
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet import main as pretraining
 from DualScaleNet.common.device import autocast, seeded_generator, select_device
@@ -331,6 +337,43 @@ def table_augmentation(bench: Bench, table: Table) -> None:
     )
 
 
+def table_labelled(bench: Bench, table: Table) -> None:
+    """An epoch of segmentation's batches, from photographs in memory and from a file."""
+    crop, batch, count = bench.sizes.crop, 16, bench.sizes.labelled
+    eyes = [torch.from_numpy(eye).permute(2, 0, 1) for eye in bench.eyes]
+    held = [TrainingPhotograph(Path(), eyes[k % 4].clone(), eyes[k % 4][:1] > 127) for k in range(count)]
+    file = PhotographFile(bench.folder)
+    for photograph in held:
+        file.write(photograph)
+    network_input, generator = NetworkInput("pad", bench.sizes.whole), seeded_generator(0)
+
+    def epoch(photographs: list[TrainingPhotograph]) -> None:
+        for first in range(0, count, batch):
+            training_batch(photographs[first : first + batch], network_input, crop, False, generator, bench.device)
+
+    sets = {"in memory": [each.to(bench.device) for each in held], "in a file": file.photographs()}
+    rates = bench.race({name: (functools.partial(epoch, each), count) for name, each in sets.items()})
+    row: Row = {f"{name}, photographs/s": rate for name, rate in rates.items()}
+    table.add(row | {"ratio": rates["in a file"] / rates["in memory"]})
+    width, height = bench.sizes.photograph
+    table.notes.append(f"Crops of {crop} px, batch {batch}, from {count} photographs of {width} x {height}.")
+
+
+def table_prediction(bench: Bench, table: Table) -> None:
+    """predict.py's work on folders: decoding, field of view, network, writing. It must not grow or slow."""
+    sizes = bench.sizes
+    drive = evaluation.WIDTH, evaluation.HEIGHT
+    folders = [(size, sizes.predicted) for size in (drive, sizes.photograph)] + [((96, 96), n) for n in sizes.folders]
+    for (width, height), count in folders:
+        paths = cycled(bench.write_files(4, (width, height)), count)
+        out = Path(tempfile.mkdtemp(dir=bench.folder))
+        figures = evaluation.apart(measure_prediction, paths, out, str(bench.device))
+        table.add({"photographs": count, "pixels": f"{width} x {height}"} | figures)
+    table.notes.append(
+        "A network for vessels, float32; windows above 1.5 million pixels. The anonymous memory is the process's own."
+    )
+
+
 def table_decoder(bench: Bench, table: Table) -> None:
     """A step of segmentation."""
     sides = {name: (precision, precision is not None) for name, precision in bench.precisions.items()}
@@ -483,7 +526,9 @@ TABLES: dict[str, tuple[str, Callable[[Bench, Table], None]]] = {
     "epoch": ("A whole epoch", table_epoch),
     "processes": ("More processes", table_processes),
     "augmentation": ("Augmentation of segmentation", table_augmentation),
+    "labelled": ("Labelled photographs in memory and in a file", table_labelled),
     "decoder": ("A step of segmentation", table_decoder),
+    "prediction": ("Prediction of a folder", table_prediction),
     "scoring": ("Scoring", table_scoring),
     "memory": ("Peak memory of a step", table_memory),
     "photographs": ("More photographs in the cache", table_photographs),
@@ -559,6 +604,18 @@ def measure_reading(path: Path, batch: int, device: str) -> Row:
     }  # fmt: skip
 
 
+def measure_prediction(paths: list[Path], out: Path, device: str) -> Row:
+    """A folder's prediction, after that of a few photographs."""
+    model = Segmenter(Encoder()).to(device).to(memory_format=torch.channels_last)
+    predictor = Predictor(model, NetworkInput("pad", 32, True))
+    work = [(predictor, Sample(str(k), path)) for k, path in enumerate(paths)]
+    predict_all(work[:4], Results(out, {"vessels": 0.5}, False), None)
+    before, started = memory("RssAnon"), time.perf_counter()
+    predict_all(work, Results(out, {"vessels": 0.5}, False), None)
+    rate = len(work) / (time.perf_counter() - started)
+    return {"photographs/s": rate, "memory before, MB": before, "after, MB": memory("RssAnon")}
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--device", default="auto", help="Measure on this device: auto, cpu or cuda.")
@@ -566,7 +623,10 @@ def parse_args() -> argparse.Namespace:
         "--only", nargs="+", default=list(TABLES), choices=list(TABLES), metavar="NAME", help="Make these tables."
     )
     parser.add_argument("--quick", action="store_true", help="Take tiny sizes and one repeat, for some minutes.")
-    parser.add_argument("--large", action="store_true", help="Measure a cache of 100,000 photographs too: 15 GB.")
+    parser.add_argument(
+        "--large", action="store_true",
+        help="Measure a cache of 100,000 photographs (15 GB) and a folder of 10,000 too.",
+    )
     parser.add_argument("--repeats", type=positive_int, metavar="N", help="Keep the best of N times. Default: 3.")
     parser.add_argument(
         "--batch-size", type=positive_int, metavar="N",
@@ -584,7 +644,7 @@ def main() -> None:
     if args.batch_size:
         sizes = replace(sizes, batch=args.batch_size)
     if args.large:
-        sizes = replace(sizes, counts=(*sizes.counts, 100_000))
+        sizes = replace(sizes, counts=(*sizes.counts, 100_000), folders=(*sizes.folders, 10_000))
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, as the authors
     repeats = args.repeats or (1 if args.quick else 3)
     heading = f"{machine(device)} Best of {repeats}, in turns."

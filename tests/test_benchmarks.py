@@ -89,7 +89,7 @@ def test_widths_of_a_network(trained):
 
 
 def test_speed(tmp_path):
-    names = ["ceiling", "operations", "input", "step", "epoch", "augmentation", "scoring"]
+    names = ["ceiling", "operations", "input", "step", "epoch", "augmentation", "labelled", "prediction", "scoring"]
     options = ("--quick", "--batch-size", 2, "--only", *names, "--out", tmp_path)
     printed = run_script("benchmarks/speed.py", *options).stdout
     result = json.loads((tmp_path / "speed.json").read_text())
