@@ -17,7 +17,7 @@ from DownStream.inference import Predictor
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
-from DownStream.selection import newest_checkpoint, own_samples, select_samples
+from DownStream.selection import labels_of, newest_checkpoint, own_samples, select_samples
 from DownStream.sets.base import Sample
 from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.device import select_device
@@ -53,7 +53,7 @@ def predict(options: Options) -> None:
     claim(out)
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
-    results = Results(out, thresholds, by_diameter)
+    results = Results(out, thresholds, labels_of(checkpoints[0], options)[0], by_diameter)
     ledger = Ledger(out, made_with(options, paths, thresholds)) if options.images else None
     predict_all(work, results, ledger)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from DownStream.census import marked_share
+from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
 from DownStream.region import Region
@@ -24,11 +24,13 @@ class Results:
     Args:
         out: the folder of maps, masks and overlays.
         thresholds: of each target's masks, by its name.
+        typed: what --target says of the labels.
         by_diameter: whether photographs are resized by their field of view.
     """
 
-    def __init__(self, out: Path, thresholds: dict[str, float], by_diameter: bool) -> None:
+    def __init__(self, out: Path, thresholds: dict[str, float], typed: list[str], by_diameter: bool) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
+        self.census = Census(typed)
         self.by_diameter = by_diameter
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
@@ -47,6 +49,7 @@ class Results:
             region: where they come from.
         """
         image = photograph.image.permute(1, 2, 0).numpy()
+        self.census.add(sample, photograph)
         self.estimated += bool(photograph.labels) and photograph.fov is None
         row: dict[str, Any] = {
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
@@ -100,7 +103,7 @@ class Results:
                 f"no border of a field of view was found in {len(unseen)} of {count} photographs, {unseen[0]} first: "
                 "they keep their size, or set one with --scale"
             )
-        return notes
+        return notes + self.census.warnings()
 
     def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:
         """Prints how much is marked, and prints and writes the scores of every target that has labels."""

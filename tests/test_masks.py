@@ -213,6 +213,16 @@ def test_doubtful_masks_are_named_by_check_and_train(kind, mine, checked, tmp_pa
     assert "of the field of view is marked (median; range " in output.out
 
 
+def test_doubtful_masks_are_named_where_they_are_scored(mine, trained, tmp_path, monkeypatch, capsys):
+    root, out = mine(lambda k, vessels: white(k, ~vessels)), tmp_path / "out"
+    others = ("--dataset", "generic", "--data-dir", root, "--split", "train", "--out", out)
+    call(monkeypatch, predict, "--checkpoint", trained / "last.pth", *others)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: vessels: ")]
+    before, _, _ = DOUBTFUL["inverted"][1].partition("(%)")
+    assert line.startswith(f"note: vessels: {before.format(*(root / 'masks' / f'{k}.png' for k in range(7)))}")
+    assert line.removeprefix("note: ") in json.loads((out / "scores.json").read_text())["notes"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_an_overlay_in_the_place_of_a_mask_is_named(suffix, mine, checked, drawn):
     def paint(k: int, vessels: np.ndarray) -> np.ndarray:
