@@ -20,9 +20,9 @@ from DualScaleNet.views import DARK
 class DecoderShape:
     """What a decoder consists of.
 
-    Four `widths` take c1..c5, as the authors; with a fifth the photograph itself is the last skip; with none a
-    `LinearReadout` takes the decoder's place. `detail`: widths of a `DetailPath`, whose maps stand beside the
-    photograph, c1, ...; `contrast`: what it sees.
+    `widths`: output channels of the up steps. Four use c1..c5, as the authors; a fifth adds the photograph as the last
+    skip; none makes a `LinearProbe`. `detail`: widths of the `DetailPath`, whose maps stand beside the photograph, c1,
+    ...; `contrast`: it sees the local contrast, not the photograph.
     """
 
     widths: tuple[int, ...]
@@ -41,7 +41,7 @@ class DecoderShape:
 
 COMPACT = DecoderShape((128, 64, 32, 32, 32), detail=(32, 64), contrast=True)
 DECODERS = {
-    "unet": DecoderShape((512, 256, 128, 64)),  # the authors' (section 2.2 of the method)
+    "unet": DecoderShape((512, 256, 128, 64)),  # the authors'
     "compact": COMPACT,
     "compact-without-detail": replace(COMPACT, detail=()),
     "compact-without-contrast": replace(COMPACT, contrast=False),
@@ -144,7 +144,7 @@ class Decoder(nn.Module):
         return self.classifier(x)
 
 
-class LinearReadout(nn.Module):
+class LinearProbe(nn.Module):
     """A linear classifier of each pixel on c1..c5, normalised and resized to c1: what the maps show by themselves.
 
     The linear probe of self-supervised learning, for segmentation. Every map has its own 1x1 convolution, which
@@ -180,7 +180,7 @@ class Segmenter(nn.Module):
         beside = zip_longest((3, *encoder.channels), shape.detail, fillvalue=0)
         channels = tuple(map(sum, beside))[-self.inputs :]
         linear = not shape.widths
-        self.decoder = LinearReadout(channels, classes) if linear else Decoder(channels, classes, shape.widths)
+        self.decoder = LinearProbe(channels, classes) if linear else Decoder(channels, classes, shape.widths)
         for module in (*self.detail.modules(), *self.decoder.modules()):
             if isinstance(module, nn.Conv2d) and not linear:  # a linear readout begins at zero
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,6 +1,6 @@
 """The settings in which recipes of segmentation differ: decoder, loss, colours, augmentation and optimisation.
 
-`compact` is ours and the default; `release` the authors' published settings (section 2.3 of the method); `linear` a
+`compact` is ours and the default; `release` the authors' published settings; `linear` a
 linear probe, which shows what an encoder's maps are worth by themselves. The others are ablations of `compact`.
 """
 

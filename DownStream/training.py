@@ -1,4 +1,4 @@
-"""The segmentation run: photographs, crops, logits, loss; with validation (section 2 of the method)."""
+"""The segmentation run: photographs, crops, logits, loss; with validation."""
 
 import math
 import os

@@ -31,7 +31,7 @@ BLOCKS: dict[str, tuple[type[BasicBlock | ExpandingBottleneck], list[int]]] = {
     "resnet50": (ExpandingBottleneck, [3, 4, 6, 3]),
 }
 
-# What is subtracted from, and divided into, an RGB image in [0, 1] before the stem.
+# Mean and standard deviation that normalise an RGB image in [0, 1] before the stem.
 SCALINGS: dict[str, tuple[list[float], list[float]]] = {
     "unit": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),  # the authors' setting: none
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [0, 1] -> [c1, ..., c5], ci of shape (N, channels[i], ceil(H / 2^i), ceil(W / 2^i))."""
+        """(N, 3, H, W) in [0, 1] -> [c1, ..., c5], ci of shape (N, channels[i - 1], ceil(H / 2^i), ceil(W / 2^i))."""
         if self.scaling != "unit":
             image = (image - self.mean) / self.std
         c1 = self.relu(self.bn1(self.conv1(image)))
@@ -116,9 +116,8 @@ def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: 
 def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
     """The encoder in a file of `save_encoder`, and what the file says of it.
 
-    Weights from elsewhere are taken too, by torchvision's names, behind any common prefix (`module.`, `backbone.`,
-    `encoder_q.`); they are of `arch`. Their input is scaled as torchvision scales it for its networks, and not at all
-    behind `encoder.`.
+    Weights of `arch` from elsewhere are taken too. They need torchvision's names, after any common prefix (`module.`,
+    `backbone.`, `encoder_q.`). ImageNet's normalisation is assumed for them, and none after the prefix `encoder.`.
 
     Raises:
         UserError: the file is unfit; the first missing and unexpected parameters are named.

@@ -31,7 +31,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
     num_batches_tracked: Tensor
     views = 1
     synchronised = False
-    recording = True  # in the running statistics
+    recording = True  # update the running statistics
     statistics: tuple[Tensor, Tensor]  # of this pass: means and variances, (views * C,) each, which `forward` fills
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -63,7 +63,7 @@ class PerViewBatchNorm(nn.BatchNorm2d):
 def separate_views(layers: list[PerViewBatchNorm], views: int, record: bool = True) -> Iterator[None]:
     """The batch that passes meanwhile, once through each layer, holds `views` views with statistics of their own.
 
-    Afterwards, if `record`, the running statistics are what as many successive updates amount to. That takes a few
+    Afterwards, if `record`, the running statistics equal those after `views` successive updates. That takes a few
     operations for all layers together; layer by layer it was two thirds of all operations of a pass.
     """
     for layer in layers:
@@ -175,7 +175,7 @@ class DualScaleNet(nn.Module):
         checkpointing: activations inside the encoder's stages are computed again in the backward pass, not kept.
         one_pass: all views of a batch together, which fills a GPU; otherwise one after the other, channels last, since
             a CPU's caches hold a single view. The result is the same.
-        train_global, train_local: without it the branch passes, for the log, but nothing is kept for its gradient.
+        train_global, train_local: if False, the branch is computed for the log only, without gradients.
     """
 
     def __init__(

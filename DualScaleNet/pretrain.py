@@ -1,4 +1,4 @@
-"""The pretraining run: photographs, views, embeddings, losses (section 1 of the method)."""
+"""The pretraining run: photographs, views, embeddings, losses."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -80,7 +80,7 @@ def pretrain(options: Options, processes: Processes) -> None:
 
 
 def train_one_epoch(run: "Pretraining", network: nn.Module, photographs: np.ndarray | Tensor) -> dict[str, Any]:
-    """The rest of a pass over the photographs, whose order is the epoch's own. Returns the row of `log.csv`.
+    """Trains the remaining steps of the epoch. Returns the row of `log.csv`.
 
     Args:
         network: the run's model, as it is or distributed over processes.
@@ -92,36 +92,36 @@ def train_one_epoch(run: "Pretraining", network: nn.Module, photographs: np.ndar
     for batch, step in zip(batches(photographs, members, run.device), run.steps(), strict=True):
         images = batch.permute(0, 3, 1, 2).float() / 255
         generator = seeded_generator(options.seed, run.epoch, step, processes.rank)
-        composed = options.augmentation == "all"
-        x, y = local_views(images, generator, options.grid, composed)
-        whole = global_views(images, generator, options.crop, composed)
+        all_operations = options.augmentation == "all"
+        x, y = local_views(images, generator, options.grid, all_operations)
+        whole = global_views(images, generator, options.crop, all_operations)
         if options.standardise:
             x, y, whole = map(standardise, (x, y, whole))
 
-        terms, passes = torch.zeros(len(run.terms), device=run.device), list[list[Tensor]]()
+        terms, parts = torch.zeros(len(run.terms), device=run.device), list[list[Tensor]]()
         for part in zip(*(views.chunk(options.accumulate) for views in (x, y, whole)), strict=True):
-            more = len(passes) + 1 < options.accumulate
-            with network.no_sync() if more and isinstance(network, DistributedDataParallel) else nullcontext():
+            last = len(parts) + 1 == options.accumulate
+            with network.no_sync() if not last and isinstance(network, DistributedDataParallel) else nullcontext():
                 with autocast(run.device, options.precision):
                     embeddings = Embeddings(*(vectors.float() for vectors in network(*part)))
                 losses = weighted_losses(embeddings, options.weights) / options.accumulate
                 run.backward(losses[0])
             terms += losses.detach()
-            passes.append([vectors.detach() for vectors in embeddings])
+            parts.append([vectors.detach() for vectors in embeddings])
         if run.end_step(terms):
-            kept, seen = passes, (y, whole)
+            last_embeddings, last_views = parts, (y, whole)
 
     row = run.summary([options.batch_size] * run.steps_per_epoch)
-    embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*kept, strict=True)))
-    return row | collapse_report(embeddings, *seen)
+    embeddings = Embeddings(*(torch.cat(vectors) for vectors in zip(*last_embeddings, strict=True)))
+    return row | collapse_report(embeddings, *last_views)
 
 
 def weighted_losses(embeddings: Embeddings, weights: Sequence[float]) -> Tensor:
     """The loss and its terms, as `Pretraining.terms` names them, (5,)."""
-    of_global, of_local, *of_cells = weights
-    local = local_loss(embeddings.local_predictions, embeddings.local_projections, *of_cells)
-    globally = global_loss(embeddings.global_predictions, embeddings.global_projections)
-    return torch.stack([of_global * globally + of_local * local.total, globally, *local])
+    global_weight, local_weight, *patch_weights = weights
+    local = local_loss(embeddings.local_predictions, embeddings.local_projections, *patch_weights)
+    whole = global_loss(embeddings.global_predictions, embeddings.global_projections)
+    return torch.stack([global_weight * whole + local_weight * local.total, whole, *local])
 
 
 class Pretraining(Run):

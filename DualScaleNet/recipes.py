@@ -1,4 +1,4 @@
-"""The settings in which recipes of pretraining differ (section 1.5 of the method); any of them is an option too."""
+"""The settings in which recipes of pretraining differ; any of them is an option too."""
 
 from typing import NamedTuple
 

@@ -7,7 +7,7 @@ Augmentation is ONE operation, drawn uniformly for each patch or view, of: horiz
 `standardise`, ours, may follow, and serves segmentation too.
 
 Every random number comes from a CPU generator: the same seed gives the same views on any device, and the host knows
-which operation befalls which view without asking the device. The distributions, and the operations pixel by pixel,
+which operation each view gets without asking the device. The distributions, and the operations pixel by pixel,
 are torchvision's of the same names, which the tests hold them to.
 """
 
@@ -28,21 +28,21 @@ DARK = 0.05  # mean of the channels below which a pixel lies outside the field o
 
 
 def local_views(
-    images: Tensor, generator: torch.Generator, grid: int = GRID, composed: bool = False
+    images: Tensor, generator: torch.Generator, grid: int = GRID, all_operations: bool = False
 ) -> tuple[Tensor, Tensor]:
     """x_1..x_9 and y_1..y_9 of LocalFocus: (N, 3, H, W) in [0, 1] -> two of (N, grid^2, 3, H // grid, W // grid)."""
     patches = grid_patches(images, grid)
     flat = patches.flatten(0, 1)
-    x, y = (augment(flat, generator, composed).view_as(patches) for _ in range(2))
+    x, y = (augment(flat, generator, all_operations).view_as(patches) for _ in range(2))
     return x, y
 
 
-def global_views(images: Tensor, generator: torch.Generator, crop: bool, composed: bool = False) -> Tensor:
+def global_views(images: Tensor, generator: torch.Generator, crop: bool, all_operations: bool = False) -> Tensor:
     """v3 and v4 of GlobalFocus: (N, 3, H, W) in [0, 1] -> (N, 2, 3, H, W)."""
     views = []
     for _ in range(2):
         view = random_resized_crop(images, generator) if crop else images
-        views.append(augment(view, generator, composed))
+        views.append(augment(view, generator, all_operations))
     return torch.stack(views, dim=1)
 
 
@@ -57,25 +57,25 @@ def grid_patches(images: Tensor, grid: int = GRID) -> Tensor:
     return cells.permute(0, 2, 4, 1, 3, 5).reshape(n, grid * grid, channels, h, w)
 
 
-def augment(images: Tensor, generator: torch.Generator, composed: bool = False) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, all_operations: bool = False) -> Tensor:
     """One of the five operations for each image, drawn uniformly. (M, 3, H, W) in [0, 1] -> a new tensor like it.
 
-    `composed`: all five, each with its own probability.
+    `all_operations`: all five, each with its own probability.
     """
     count = len(images)
     operation = torch.randint(5, (count,), generator=generator)
     chance = torch.rand(5, count, generator=generator)
     angles = uniform(count, -MAX_ANGLE, MAX_ANGLE, generator)
 
-    def befalls(k: int, probability: float = 1.0) -> Tensor:
-        return ((operation == k) | composed) & (chance[k] < probability)
+    def gets(k: int, probability: float = 1.0) -> Tensor:
+        return ((operation == k) | all_operations) & (chance[k] < probability)
 
     out = images.clone()
-    apply_to(out, befalls(0, 0.5), lambda x, _: x.flip(-1))
-    apply_to(out, befalls(1, 0.5), lambda x, _: x.flip(-2))
-    apply_to(out, befalls(2), lambda x, index: rotate(x, angles[index]))
-    apply_to(out, befalls(3), lambda x, _: color_jitter(x, generator))
-    apply_to(out, befalls(4, 0.1), lambda x, _: grayscale(x).expand_as(x))
+    apply_to(out, gets(0, 0.5), lambda x, _: x.flip(-1))
+    apply_to(out, gets(1, 0.5), lambda x, _: x.flip(-2))
+    apply_to(out, gets(2), lambda x, index: rotate(x, angles[index]))
+    apply_to(out, gets(3), lambda x, _: color_jitter(x, generator))
+    apply_to(out, gets(4, 0.1), lambda x, _: grayscale(x).expand_as(x))
     return out
 
 
@@ -129,7 +129,7 @@ def random_resized_crop(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def crop_boxes(count: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """Top, left, height, width of `count` random crops, each (count,): the first of ten draws that fits, else all."""
+    """Top, left, height, width of `count` random crops, each (count,): the first of ten draws that fits, or all."""
     draws = (count, 10)
     area = height * width * (CROP_SCALE[0] + (CROP_SCALE[1] - CROP_SCALE[0]) * torch.rand(draws, generator=generator))
     low, high = math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])
@@ -154,8 +154,8 @@ def _source_positions(start: Tensor, length: Tensor, size: int) -> Tensor:
 def color_jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Brightness, contrast, saturation within 0.2 and hue within 0.1, in an order drawn for each image.
 
-    Up to three of the others precede an image's turn of hue, and up to three follow it. All images pass all seven; what
-    is not an image's turn has the factor 1. To pick the images of each turn out would take a GPU 640 kernels more.
+    All images run seven operations: three, hue, three. One that is not an image's own has the factor 1. Selecting the
+    images of each operation would launch 640 more kernels on a GPU.
     """
     count = len(images)
     factors = torch.stack([uniform(count, 1 - by, 1 + by, generator) for by in (BRIGHTNESS, CONTRAST, SATURATION)], 1)

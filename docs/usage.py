@@ -19,11 +19,11 @@ from DualScaleNet.common.options import as_typed
 
 PAGE = ROOT / "docs" / "usage.md"
 SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
-OPENING = """# Every option
+OPENING = """# Options
 
 All scripts need data. `compare.py` also needs `--encoders`, and `train.py` an `encoder.pth` in runs or `--encoder
 random`. The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT
---help` prints the same.
+--help` prints the same. A few options for experiments are in [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.
 """

@@ -61,9 +61,9 @@ def as_images(photographs: np.ndarray) -> Tensor:
 
 def views_of(recipe: Recipe, images: Tensor) -> list[Tensor]:
     """x, y and the whole views; not standardised."""
-    generator, composed = seeded_generator(0), recipe.augmentation == "all"
-    x, y = local_views(images, generator, composed=composed)
-    return [x, y, global_views(images, generator, recipe.crop, composed)]
+    generator, all_operations = seeded_generator(0), recipe.augmentation == "all"
+    x, y = local_views(images, generator, all_operations=all_operations)
+    return [x, y, global_views(images, generator, recipe.crop, all_operations)]
 
 
 # --- pretraining

@@ -90,7 +90,7 @@ def test_all_operations_composed():
     """Each with its own probability, whatever befalls besides: shares of greys and flips, while all are rotated."""
     tile = torch.zeros(1, 3, 32, 32)
     tile[:, :, :16, :16] = torch.tensor([0.8, 0.4, 0.2]).view(1, 3, 1, 1)  # one coloured quarter
-    out = views.augment(tile.repeat(4000, 1, 1, 1), generator(), composed=True)
+    out = views.augment(tile.repeat(4000, 1, 1, 1), generator(), all_operations=True)
     near = lambda expected: pytest.approx(expected, abs=0.025)  # noqa: E731
     gray = ((out[:, 0] - out[:, 2]).abs().amax((1, 2)) < 1e-4).float()
     assert gray.mean().item() == near(0.1)
@@ -105,7 +105,7 @@ def test_all_operations_composed():
 
 @pytest.mark.parametrize("grid", [2, 4])
 def test_other_grids(grid):
-    x, y = views.local_views(images(2, 48, 48), generator(), grid, composed=True)
+    x, y = views.local_views(images(2, 48, 48), generator(), grid, all_operations=True)
     assert x.shape == y.shape == (2, grid * grid, 3, 48 // grid, 48 // grid)
 
 
