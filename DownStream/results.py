@@ -1,5 +1,6 @@
 """What a prediction of many photographs has given: files, rows of a table, scores."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from DownStream.census import marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
+from DownStream.measurements import measure
 from DownStream.region import Region
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.metrics import threshold_level, to_levels
@@ -16,6 +18,8 @@ from DownStream.scoring.report import overlay, write_report
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
+
+EYES = {"od": "R", "right": "R", "os": "L", "left": "L"}  # words in a photograph's name
 
 
 class Results:
@@ -25,11 +29,14 @@ class Results:
         out: the folder of maps, masks and overlays.
         thresholds: of each target's masks, by its name.
         by_diameter: whether photographs are resized by their field of view.
+        pixel_sizes: mm, by the photograph's id.
     """
 
-    def __init__(self, out: Path, thresholds: dict[str, float], by_diameter: bool) -> None:
+    def __init__(
+        self, out: Path, thresholds: dict[str, float], by_diameter: bool, pixel_sizes: dict[str, float] | None = None
+    ) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
-        self.by_diameter = by_diameter
+        self.by_diameter, self.pixel_sizes = by_diameter, pixel_sizes or {}
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
         self.left_out: list[Sample] = []
@@ -51,15 +58,14 @@ class Results:
         row: dict[str, Any] = {
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
             "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": predictor.scale_of(photograph),
+            "scale": predictor.scale_of(photograph), "laterality": eye_of(sample),
         }  # fmt: skip
-        if is_dicom(sample.image):
-            row["laterality"] = laterality(sample.image)
         if predictor.localiser:
             row["disc found"] = int(region.found)
         files: dict[Path, np.ndarray] = {}
+        masks: dict[str, np.ndarray] = {}
         for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
-            mask = levels >= threshold_level(self.thresholds[target])
+            mask = masks[target] = levels >= threshold_level(self.thresholds[target])
             label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
             counted = photograph.counted(target)
             folder = target_folder(self.out, target, self.targets)
@@ -76,14 +82,12 @@ class Results:
             located = predictor.localiser and region.found and sample.id not in self.cut_off
             if located and region.cut(photograph.labels[target]).sum() < label.sum():
                 self.cut_off.append(sample.id)
+        row |= measure(masks, self.pixel_sizes.get(sample.id))
         self.rows.append(row)
         return row, files
 
     def write_table(self) -> None:
-        """Writes summary.csv, with a column `laterality` if any file says which eye it shows."""
-        sides = {row["image"]: row.pop("laterality", "") for row in self.rows}
-        if any(sides.values()):
-            self.rows = [row | {"laterality": sides[row["image"]]} for row in self.rows]
+        """Writes summary.csv."""
         write_rows(self.out / "summary.csv", self.rows)
 
     def notes(self) -> list[str]:
@@ -144,6 +148,14 @@ def scale_line(rows: list[dict[str, Any]]) -> str:
     if low == high == 1:
         return "native size"
     return f"resized by {middle:.3g}" + (f" (median; range {low:.3g} to {high:.3g})" if low < high else "")
+
+
+def eye_of(sample: Sample) -> str:
+    """Which eye is shown, R, L or B (both), by the DICOM file, the data set or a word of the name; "" if none tells."""
+    told = laterality(sample.image) if is_dicom(sample.image) else sample.laterality
+    words = re.split("[^a-z]+", Path(sample.id).name.lower())
+    named = {EYES[word] for word in words if word in EYES}
+    return told or (named.pop() if len(named) == 1 else "")
 
 
 def as_array(mask: Tensor | None) -> np.ndarray | None:
