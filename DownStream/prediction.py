@@ -54,7 +54,7 @@ def predict(options: Options) -> None:
     claim(out)
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
-    results = Results(out, thresholds, by_diameter, sizes)
+    results = Results(out, thresholds, by_diameter, sizes, options.raw_masks)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
 
@@ -153,7 +153,7 @@ def made_with(
     """What the maps, masks and numbers of a photograph depend on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta")
+        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks")
     }
 
 

@@ -11,6 +11,7 @@ from DownStream.census import marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
 from DownStream.measurements import measure
+from DownStream.postprocessing import postprocess, rules
 from DownStream.region import Region
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.metrics import threshold_level, to_levels
@@ -30,13 +31,20 @@ class Results:
         thresholds: of each target's masks, by its name.
         by_diameter: whether photographs are resized by their field of view.
         pixel_sizes: mm, by the photograph's id.
+        raw_masks: masks are not post-processed.
     """
 
     def __init__(
-        self, out: Path, thresholds: dict[str, float], by_diameter: bool, pixel_sizes: dict[str, float] | None = None
+        self,
+        out: Path,
+        thresholds: dict[str, float],
+        by_diameter: bool,
+        pixel_sizes: dict[str, float] | None = None,
+        raw_masks: bool = False,
     ) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
         self.by_diameter, self.pixel_sizes = by_diameter, pixel_sizes or {}
+        self.rules = {} if raw_masks else rules(self.targets)
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
         self.left_out: list[Sample] = []
@@ -47,7 +55,7 @@ class Results:
     def add(
         self, sample: Sample, photograph: Photograph, predictor: Predictor, maps: Tensor, region: Region
     ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
-        """Counts a photograph's scores. Returns its row of summary.csv, and what is to be written where.
+        """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where.
 
         Args:
             maps: probabilities (targets, H, W).
@@ -63,22 +71,26 @@ class Results:
         if predictor.localiser:
             row["disc found"] = int(region.found)
         files: dict[Path, np.ndarray] = {}
-        masks: dict[str, np.ndarray] = {}
-        for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
-            mask = masks[target] = levels >= threshold_level(self.thresholds[target])
-            label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
-            counted = photograph.counted(target)
+        levels = dict(zip(self.targets, to_levels(maps.numpy()), strict=True))
+        raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
+        masks = postprocess(raw) if self.rules else raw
+        for target, mask in masks.items():
+            label, counted = as_array(photograph.labels.get(target)), photograph.counted(target)
             folder = target_folder(self.out, target, self.targets)
-            files[folder / "probability" / f"{sample.id}.png"] = levels
+            files[folder / "probability" / f"{sample.id}.png"] = levels[target]
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
             files[folder / "overlay" / f"{sample.id}.png"] = overlay(
                 image, mask if counted is None else mask & counted, label
             )
             row[f"{target} marked"] = mask[photograph.field_of_view].mean()
-            row[f"{target} highest probability"] = levels.max() / 65535
+            row[f"{target} highest probability"] = levels[target].max() / 65535
             if label is None:
                 continue
-            self.evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer, counted)
+            drawings = {"postprocessed": mask} if target in self.rules else {}
+            drawings |= {} if photograph.observer is None else {"observer": photograph.observer.numpy()}
+            self.evaluations[target].add(
+                sample.id, levels[target], label, photograph.field_of_view, drawings, counted
+            )
             located = predictor.localiser and region.found and sample.id not in self.cut_off
             if located and region.cut(photograph.labels[target]).sum() < label.sum():
                 self.cut_off.append(sample.id)
@@ -122,6 +134,7 @@ class Results:
             complete = protocol | {
                 "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
                 "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),
+                "postprocessing": self.rules.get(target),
             }  # fmt: skip
             folder = target_folder(self.out, target, self.targets)
             evaluation.write(folder, complete)

@@ -24,6 +24,7 @@ class Options(argparse.Namespace):
     scale: float | None
     window: int | None
     tta: bool
+    raw_masks: bool
     pixel_size: float | Path | None
     device: str
     out: Path | None
@@ -121,6 +122,11 @@ def parse_args(description: str | None = None) -> Options:
         "--tta", action="store_true",
         help="Average the maps over flips and quarter turns of the photograph (test-time augmentation). This takes 8 "
         "times as long.",
+    )
+    group.add_argument(
+        "--raw-masks", action="store_true",
+        help="Save and measure the masks as the threshold gives them. Without it a disc is one part, the largest, with "
+        "its holes filled, and a cup is such a part inside its disc. Maps and scores of maps are raw in any case.",
     )
     add_device(group)
 
