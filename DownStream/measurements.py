@@ -23,15 +23,17 @@ def discs_of_cups(targets: list[str]) -> dict[str, str]:
     return {cup: discs[who] for cup in cups if (who := cup.partition(":")[2]) in discs}
 
 
-def measure(masks: dict[str, np.ndarray], pixel_size: float | None = None) -> dict[str, Number]:
+def measure(masks: dict[str, np.ndarray], fov: np.ndarray, pixel_size: float | None = None) -> dict[str, Number]:
     """The numbers of a photograph's masks, by their columns in summary.csv; each name ends with its unit.
 
     Args:
         masks: bool (H, W) by target.
+        fov: bool (H, W), the field of view, of which `T marked` is a share; all else is of the whole mask.
         pixel_size: mm; adds every length (px) in mm and every area (px2) in mm2.
     """
     numbers: dict[str, Number] = {}
     for target, mask in masks.items():
+        numbers[f"{target} marked"] = float(mask[fov].mean())
         numbers |= {f"{target} {name}": value for name, value in _measure_one(mask, kind_of(target)).items()}
     for cup, disc in discs_of_cups(list(masks)).items():
         _, colon, who = cup.partition(":")

@@ -10,9 +10,10 @@ from torch import Tensor
 from DownStream.census import marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
-from DownStream.measurements import measure
+from DownStream.measurements import Number, measure
 from DownStream.postprocessing import postprocess, rules
 from DownStream.region import Region
+from DownStream.scoring.agreement import Agreement, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.metrics import threshold_level, to_levels
 from DownStream.scoring.report import overlay, write_report
@@ -47,6 +48,7 @@ class Results:
         self.rules = {} if raw_masks else rules(self.targets)
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
+        self.agreement = Agreement()
         self.left_out: list[Sample] = []
         self.labels: list[Path] = []  # among the photographs
         self.cut_off: list[str] = []  # by the region of interest
@@ -61,8 +63,7 @@ class Results:
             maps: probabilities (targets, H, W).
             region: where they come from.
         """
-        image = photograph.image.permute(1, 2, 0).numpy()
-        self.estimated += bool(photograph.labels) and photograph.fov is None
+        image, fov = photograph.image.permute(1, 2, 0).numpy(), photograph.field_of_view
         row: dict[str, Any] = {
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
             "field of view": photograph.diameter and round(photograph.diameter),
@@ -75,32 +76,50 @@ class Results:
         raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
         masks = postprocess(raw) if self.rules else raw
         for target, mask in masks.items():
-            label, counted = as_array(photograph.labels.get(target)), photograph.counted(target)
+            label = photograph.labels.get(target)
             folder = target_folder(self.out, target, self.targets)
             files[folder / "probability" / f"{sample.id}.png"] = levels[target]
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
             files[folder / "overlay" / f"{sample.id}.png"] = overlay(
-                image, mask if counted is None else mask & counted, label
+                image, in_label(mask, photograph.counted(target)), None if label is None else label.numpy()
             )
-            row[f"{target} marked"] = mask[photograph.field_of_view].mean()
             row[f"{target} highest probability"] = levels[target].max() / 65535
-            if label is None:
-                continue
-            drawings = {"postprocessed": mask} if target in self.rules else {}
-            drawings |= {} if photograph.observer is None else {"observer": photograph.observer.numpy()}
-            self.evaluations[target].add(
-                sample.id, levels[target], label, photograph.field_of_view, drawings, counted
-            )
-            located = predictor.localiser and region.found and sample.id not in self.cut_off
-            if located and region.cut(photograph.labels[target]).sum() < label.sum():
-                self.cut_off.append(sample.id)
-        row |= measure(masks, self.pixel_sizes.get(sample.id))
+        numbers = measure(masks, fov, self.pixel_sizes.get(sample.id))
+        row |= numbers
         self.rows.append(row)
+        if photograph.labels:
+            self._score(photograph, levels, masks, numbers)
+        for label in photograph.labels.values() if predictor.localiser and region.found else ():
+            if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
+                self.cut_off.append(sample.id)
         return row, files
 
+    def _score(
+        self,
+        photograph: Photograph,
+        levels: dict[str, np.ndarray],
+        masks: dict[str, np.ndarray],
+        numbers: dict[str, Number],
+    ) -> None:
+        """Compares maps, masks and numbers with the labels that there are."""
+        fov, name = photograph.field_of_view, photograph.id
+        self.estimated += photograph.fov is None
+        labels = {target: label.numpy() for target, label in photograph.labels.items()}
+        for target, label in labels.items():
+            drawings = {"postprocessed": masks[target]} if target in self.rules else {}
+            if photograph.observer is not None:
+                drawings["observer"] = photograph.observer.numpy()
+            self.evaluations[target].add(name, levels[target], label, fov, drawings, photograph.counted(target))
+        compared = {target: in_label(mask, photograph.counted(target)) for target, mask in masks.items()}
+        if any(compared[target] is not mask for target, mask in masks.items()):
+            numbers = measure(compared, fov)
+        self.agreement.add(name, numbers, compared, labels, fov)
+
     def write_table(self) -> None:
-        """Writes summary.csv."""
+        """Writes summary.csv, and where there are labels numbers.csv."""
         write_rows(self.out / "summary.csv", self.rows)
+        if self.agreement.rows:
+            write_rows(self.out / "numbers.csv", self.agreement.rows)
 
     def notes(self) -> list[str]:
         """What the reader must not miss, for the screen and the report."""
@@ -134,12 +153,14 @@ class Results:
             complete = protocol | {
                 "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
                 "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),
-                "postprocessing": self.rules.get(target),
+                "postprocessing": self.rules.get(target), "numbers": self.agreement.numbers(target),
+                "lesions": self.agreement.lesions(target),
             }  # fmt: skip
             folder = target_folder(self.out, target, self.targets)
             evaluation.write(folder, complete)
             write_report(folder, complete, evaluation, samples)
-            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n\nreport: {folder / 'report.html'}")
+            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n")
+            print(f"{numbers_text(complete['numbers'], complete['lesions'])}\n\nreport: {folder / 'report.html'}")
 
 
 def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
@@ -171,9 +192,9 @@ def eye_of(sample: Sample) -> str:
     return told or (named.pop() if len(named) == 1 else "")
 
 
-def as_array(mask: Tensor | None) -> np.ndarray | None:
-    """A mask as NumPy, None as None."""
-    return None if mask is None else mask.numpy()
+def in_label(mask: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    """A mask (H, W) bool without what its label says is not to be counted."""
+    return mask if counted is None else mask & counted
 
 
 def target_folder(out: Path, target: str, targets: list[str]) -> Path:

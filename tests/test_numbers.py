@@ -10,7 +10,7 @@ from conftest import REAL, call, rows
 from PIL import Image
 
 from DownStream import predict
-from DownStream.measurements import AREA, VERTICAL, discs_of_cups, measure
+from DownStream.measurements import AREA, VERTICAL, Number, discs_of_cups, measure
 from DownStream.results import eye_of
 from DownStream.selection import pixel_sizes
 from DownStream.sets import CATALOGUE
@@ -24,6 +24,11 @@ def ellipse(y: float, x: float, high: float, wide: float, shape: tuple[int, int]
     """Filled, of these diameters, (H, W) bool."""
     rows_, columns = np.ogrid[: shape[0], : shape[1]]
     return ((rows_ - y) / (high / 2)) ** 2 + ((columns - x) / (wide / 2)) ** 2 < 1
+
+
+def measured(masks: dict[str, np.ndarray], pixel_size: float | None = None) -> dict[str, Number]:
+    """In a field of view that is the whole frame."""
+    return measure(masks, np.ones_like(next(iter(masks.values()))), pixel_size)
 
 
 def bar(width: float, angle: float, length: float = 500) -> np.ndarray:
@@ -64,7 +69,7 @@ def test_the_smallest_masks_have_skeletons():
 
 @pytest.mark.parametrize("width", [2, 3, 5, 8])
 def test_length_and_width_of_bars_in_all_directions(width):
-    found = [measure({"vessels": bar(width, angle)}) for angle in np.linspace(0.01, math.pi, 25)]
+    found = [measured({"vessels": bar(width, angle)}) for angle in np.linspace(0.01, math.pi, 25)]
     lengths, widths = (np.array([each[f"vessels {name} px"] for each in found]) for name in ("length", "mean width"))
     assert lengths.mean() == pytest.approx(500, rel=0.01)
     assert np.abs(lengths - 500).max() < 0.07 * 500
@@ -73,7 +78,7 @@ def test_length_and_width_of_bars_in_all_directions(width):
 
 def test_a_ring_is_as_long_as_its_middle():
     ring = ellipse(100, 120, 160, 160) & ~ellipse(100, 120, 148, 148)
-    numbers = measure({"vessels:2nd": ring})
+    numbers = measured({"vessels:2nd": ring})
     assert numbers["vessels:2nd length px"] == pytest.approx(math.pi * 154, rel=0.02)
     assert numbers["vessels:2nd mean width px"] == pytest.approx(6, rel=0.03)
 
@@ -83,7 +88,7 @@ def test_twelve_megapixels_take_about_a_second():
     for k in range(60):  # 12 % of it
         cv2.line(photograph, (60 * k, 100), (66 * k + 40, 2900), 1, 8)
     start = time.process_time()
-    numbers = measure({"vessels": photograph > 0})
+    numbers = measured({"vessels": photograph > 0})
     assert time.process_time() - start < 5  # .7 s on an idle core
     assert numbers["vessels length px"] == pytest.approx(60 * 2810, rel=0.1)
 
@@ -93,7 +98,7 @@ def test_twelve_megapixels_take_about_a_second():
 
 def test_cup_to_disc_ratios():
     masks = {"disc": ellipse(100, 120, 121, 101), "cup": ellipse(105, 118, 61, 41)}
-    numbers = measure(masks)
+    numbers = measured(masks)
     assert (numbers["disc height px"], numbers["disc width px"]) == (121, 101)
     assert numbers[VERTICAL] == 61 / 121
     assert numbers[AREA] == masks["cup"].sum() / masks["disc"].sum() == pytest.approx(61 * 41 / 121 / 101, rel=0.02)
@@ -102,32 +107,39 @@ def test_cup_to_disc_ratios():
 
 def test_ratios_without_a_disc_or_a_cup():
     nothing, something = np.zeros((50, 50), bool), np.ones((50, 50), bool)
-    assert measure({"disc": nothing, "cup": something})[VERTICAL] is None
-    assert measure({"disc": something, "cup": nothing})[VERTICAL] == 0
-    assert VERTICAL not in measure({"disc": something})
+    assert measured({"disc": nothing, "cup": something})[VERTICAL] is None
+    assert measured({"disc": something, "cup": nothing})[VERTICAL] == 0
+    assert VERTICAL not in measured({"disc": something})
 
 
 def test_each_annotators_cup_belongs_to_that_annotators_disc():
     names = ["cup", "disc:exp1", "disc", "cup:exp1", "cup:exp2"]
     assert discs_of_cups(names) == {"cup": "disc", "cup:exp1": "disc:exp1"}
-    numbers = measure({"disc:any": np.ones((10, 10), bool), "cup:any": np.ones((10, 10), bool)})
+    numbers = measured({"disc:any": np.ones((10, 10), bool), "cup:any": np.ones((10, 10), bool)})
     assert numbers[f"{VERTICAL}:any"] == 1
 
 
 def test_lesions_are_counted_with_diagonal_neighbours():
     mask = np.zeros((20, 20), bool)
     mask[2:4, 2:4] = mask[4, 4] = mask[10:13, 10:13] = mask[19, 0] = True
-    numbers = measure({"MA": mask, "mine": mask})
+    numbers = measured({"MA": mask, "mine": mask})
     assert (numbers["MA parts"], numbers["MA area px2"], numbers["MA largest area px2"]) == (3, 15, 9)
     assert "mine largest area px2" not in numbers and numbers["mine parts"] == 3
 
 
 def test_millimetres():
-    numbers = measure({"vessels": bar(4, 0.3), "EX": np.eye(30, dtype=bool)}, 0.01)
+    numbers = measured({"vessels": bar(4, 0.3), "EX": np.eye(640, dtype=bool)}, 0.01)
     assert numbers["vessels length mm"] == pytest.approx(0.01 * numbers["vessels length px"])
-    assert numbers["EX largest area mm2"] == pytest.approx(30 * 0.0001)
+    assert numbers["EX largest area mm2"] == pytest.approx(640 * 0.0001)
     assert "EX parts mm" not in numbers
-    assert measure({"vessels": np.zeros((9, 9), bool)}, 0.01)["vessels mean width mm"] is None
+    assert measured({"vessels": np.zeros((9, 9), bool)}, 0.01)["vessels mean width mm"] is None
+
+
+def test_the_marked_share_is_of_the_field_of_view():
+    fov = ellipse(100, 120, 150, 150)
+    assert measure({"vessels": np.ones_like(fov)}, fov)["vessels marked"] == 1
+    assert measure({"vessels": ~fov}, fov)["vessels marked"] == 0
+    assert measure({"mask": ellipse(100, 120, 75, 75)}, fov)["mask marked"] == pytest.approx(0.25, rel=0.02)
 
 
 # --- the experts' own
@@ -144,7 +156,7 @@ def test_the_vertical_ratio_of_the_experts_drawings_is_the_experts_own():
         own.append(np.mean([float(word) for word in (folder / f"{sample.id}_cdrValues.txt").read_text().split()]))
         maps = {name: read_drawing(label.path)[0] for name, label in sample.labels.items()}
         for level, values in ours.items():
-            values.append(measure({name: levels >= level for name, levels in maps.items()})[VERTICAL])
+            values.append(measured({name: levels >= level for name, levels in maps.items()})[VERTICAL])
     assert len(own) == 50
     assert np.abs(np.array(ours[191]) - own).mean() < 0.025
     assert np.corrcoef(ours[191], own)[0, 1] > 0.98
@@ -218,7 +230,7 @@ def test_the_numbers_stand_in_the_table(trained, tmp_path, monkeypatch):
     assert table and list(table[0])[:6] == ["image", "width", "height", "field of view", "scale", "laterality"]
     for row in table:
         mask = np.asarray(Image.open(out / "mask" / f"{row['image']}.png")) > 0
-        expected = measure({"vessels": mask}, 0.02)
+        expected = measured({"vessels": mask}, 0.02) | {"vessels marked": float(row["vessels marked"])}
         assert {name: row[name] for name in expected} == {
             name: "" if value is None else str(value) for name, value in expected.items()
         }

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from DownStream.data import read_sample
+from DownStream.scoring.agreement import HEADS, lesions_line, numbers_table
 from DownStream.scoring.evaluation import (
     DRAWINGS,
     REGIONS,
@@ -59,6 +60,7 @@ CURVES = {
 LINES = {"whole": ("#0b5cad", "-"), "fov": ("#c2570c", "--")}
 MARKERS = {"observer": "D", "postprocessed": "s"}  # of the drawings
 CURVE_POINTS = 500
+NUMBERS = "Read off masks and labels alike, in px and px2, as in summary.csv; each photograph's are in numbers.csv."
 STRIPS = 100  # photographs shown, the worst ones
 WORST = 10  # photographs whose overlays report.md links to
 PICTURE = 320  # pixels, the longer side of a picture in a strip
@@ -117,7 +119,8 @@ def _write_html(
     omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
     page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(_title(protocol)), protocol=escape(protocol_line(protocol)), facts=facts, notes=notes,
-        tables=tables, remarks=_html_list(_remarks(measures), "remarks"), curves=curves, order=ORDER + omission,
+        tables=tables, remarks=_html_list(_remarks(measures), "remarks"),
+        numbers=_html_numbers(protocol), curves=curves, order=ORDER + omission,
         legend=legend,
     )  # fmt: skip
     before, after = page.split("<!-- photographs -->\n")
@@ -144,6 +147,23 @@ def _html_table(region: str, values: dict[str, Any]) -> str:
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     parts = f"<caption>{REGIONS[region].capitalize()}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
     return f'<div class="scroll"><table>\n{parts}\n</table></div>'
+
+
+def _html_numbers(protocol: dict[str, Any]) -> str:
+    """The error of the numbers, nothing where none were read off."""
+    if not protocol.get("numbers"):
+        return ""
+    head = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
+    body = ""
+    for name, *cells in numbers_table(protocol["numbers"]):
+        body += f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+    table = f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
+    return f"<h2>Numbers</h2>\n{table}\n{_html_list(_number_remarks(protocol), 'remarks')}\n"
+
+
+def _number_remarks(protocol: dict[str, Any]) -> list[str]:
+    lesions = protocol.get("lesions")
+    return [NUMBERS, *([lesions_line(lesions)] if lesions else [])]
 
 
 def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> str:
@@ -183,6 +203,10 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
         heads += _drawings(values).values()
         lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
     lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
+    if protocol.get("numbers"):
+        cells = [[_markdown(name), *values] for name, *values in numbers_table(protocol["numbers"])]
+        lines += ["", "## Numbers", "", *_markdown_table(HEADS, cells), ""]
+        lines += [f"- {sentence}" for sentence in _number_remarks(protocol)]
     lines += ["", "## Curves of all pixels pooled", "", "![Precision-recall and ROC curves](curves.png)"]
     table = [[_markdown(name), *(number(rows[name][key]) for key in MEASURES)] for name in ranking]
     heads = ["Photograph", *(TITLES[key] for key in MEASURES)]
