@@ -12,6 +12,7 @@ from DownStream.data import Photograph
 from DownStream.inference import Predictor
 from DownStream.measurements import Number, measure
 from DownStream.postprocessing import postprocess, rules
+from DownStream.quality import quality
 from DownStream.region import Region
 from DownStream.scoring.agreement import Agreement, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
@@ -20,6 +21,7 @@ from DownStream.scoring.report import overlay, write_report
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
+from DualScaleNet.common.script import few
 
 EYES = {"od": "R", "right": "R", "os": "L", "left": "L"}  # words in a photograph's name
 
@@ -68,6 +70,7 @@ class Results:
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
             "field of view": photograph.diameter and round(photograph.diameter),
             "scale": predictor.scale_of(photograph), "laterality": eye_of(sample),
+            **quality(photograph),
         }  # fmt: skip
         if predictor.localiser:
             row["disc found"] = int(region.found)
@@ -129,6 +132,8 @@ class Results:
         if self.cut_off:
             names = ", ".join(self.cut_off)
             notes.append(f"part of the label lies outside the region of interest in {len(self.cut_off)}: {names}")
+        if doubtful := [f"{row['image']} ({row['doubt']})" for row in self.rows if row["doubt"]]:
+            notes.append(f"{len(doubtful)} of {count} photographs are doubtful, see summary.csv: {few(doubtful)}")
         unseen = [row["image"] for row in self.rows if row["field of view"] is None]
         if self.by_diameter and unseen:
             notes.append(
