@@ -33,7 +33,7 @@ def measure(masks: dict[str, np.ndarray], fov: np.ndarray, pixel_size: float | N
     """
     numbers: dict[str, Number] = {}
     for target, mask in masks.items():
-        numbers[f"{target} marked"] = float(mask[fov].mean())
+        numbers[f"{target} marked"] = float(np.count_nonzero(mask & fov) / np.count_nonzero(fov))
         numbers |= {f"{target} {name}": value for name, value in _measure_one(mask, kind_of(target)).items()}
     for cup, disc in discs_of_cups(list(masks)).items():
         _, colon, who = cup.partition(":")

@@ -28,11 +28,13 @@ def postprocess(masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _largest_filled(mask: np.ndarray) -> np.ndarray:
     """The largest connected part with its holes, bool (H, W)."""
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if len(stats) < 2:
+    if not mask.any():
         return mask
-    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-    outline, _ = cv2.findContours((parts == largest).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    left, top, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    box = slice(top, top + height), slice(left, left + width)  # a disc is a small part of a large photograph
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask[box].astype(np.uint8), connectivity=8)
+    largest = parts == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    outline, _ = cv2.findContours(largest.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros(mask.shape, np.uint8)
-    cv2.drawContours(filled, outline, -1, 1, cv2.FILLED)
+    cv2.drawContours(filled[box], outline, -1, 1, cv2.FILLED)
     return filled > 0
