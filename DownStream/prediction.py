@@ -17,7 +17,7 @@ from DownStream.inference import Predictor
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
-from DownStream.selection import labels_of, newest_checkpoint, own_samples, select_samples
+from DownStream.selection import labels_of, newest_checkpoint, own_samples, pixel_sizes, select_samples
 from DownStream.sets.base import Sample
 from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.device import select_device
@@ -48,13 +48,15 @@ def predict(options: Options) -> None:
             raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
     work = [(predictor, sample) for predictor, group in zip(predictors, groups, strict=True) for sample in group]
+    sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
     thresholds = thresholds_of(options, checkpoints[0], predictors[0])
     out = options.out or paths[0].parent / name
     claim(out)
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
-    results = Results(out, thresholds, labels_of(checkpoints[0], options)[0], by_diameter)
-    ledger = Ledger(out, made_with(options, paths, thresholds)) if options.images else None
+    typed = labels_of(checkpoints[0], options)[0]
+    results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks)
+    ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
 
     if results.labels:
@@ -146,11 +148,13 @@ def ahead(pool: ThreadPoolExecutor, function: Callable[[Item], Found], items: It
         yield waiting.popleft().result()
 
 
-def made_with(options: Options, paths: list[Path], thresholds: dict[str, float]) -> dict[str, Any]:
-    """What the maps and masks of a photograph depend on."""
+def made_with(
+    options: Options, paths: list[Path], thresholds: dict[str, float], sizes: dict[str, float]
+) -> dict[str, Any]:
+    """What the maps, masks and numbers of a photograph depend on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    return {"checkpoints": digests, "thresholds": thresholds} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta")
+    return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes} | {
+        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks")
     }
 
 

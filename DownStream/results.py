@@ -1,5 +1,6 @@
 """What a prediction of many photographs has given: files, rows of a table, scores."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,20 @@ from torch import Tensor
 from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
+from DownStream.measurements import Number, measure
+from DownStream.postprocessing import postprocess, rules
+from DownStream.quality import quality
 from DownStream.region import Region
+from DownStream.scoring.agreement import Agreement, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.metrics import threshold_level, to_levels
 from DownStream.scoring.report import overlay, write_report
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
+from DualScaleNet.common.script import few
+
+EYES = {"od": "R", "right": "R", "os": "L", "left": "L"}  # words in a photograph's name
 
 
 class Results:
@@ -26,14 +34,26 @@ class Results:
         thresholds: of each target's masks, by its name.
         typed: what --target says of the labels.
         by_diameter: whether photographs are resized by their field of view.
+        pixel_sizes: mm, by the photograph's id.
+        raw_masks: masks are not post-processed.
     """
 
-    def __init__(self, out: Path, thresholds: dict[str, float], typed: list[str], by_diameter: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        thresholds: dict[str, float],
+        typed: list[str],
+        by_diameter: bool,
+        pixel_sizes: dict[str, float] | None = None,
+        raw_masks: bool = False,
+    ) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
         self.census = Census(typed)
-        self.by_diameter = by_diameter
+        self.by_diameter, self.pixel_sizes = by_diameter, pixel_sizes or {}
+        self.rules = {} if raw_masks else rules(self.targets)
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
+        self.agreement = Agreement()
         self.left_out: list[Sample] = []
         self.labels: list[Path] = []  # among the photographs
         self.cut_off: list[str] = []  # by the region of interest
@@ -42,52 +62,71 @@ class Results:
     def add(
         self, sample: Sample, photograph: Photograph, predictor: Predictor, maps: Tensor, region: Region
     ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
-        """Counts a photograph's scores. Returns its row of summary.csv, and what is to be written where.
+        """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where.
 
         Args:
             maps: probabilities (targets, H, W).
             region: where they come from.
         """
-        image = photograph.image.permute(1, 2, 0).numpy()
+        image, fov = photograph.image.permute(1, 2, 0).numpy(), photograph.field_of_view
         self.census.add(sample, photograph)
-        self.estimated += bool(photograph.labels) and photograph.fov is None
         row: dict[str, Any] = {
             "image": sample.id, "width": image.shape[1], "height": image.shape[0],
             "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": predictor.scale_of(photograph),
+            "scale": predictor.scale_of(photograph), "laterality": eye_of(sample),
+            **quality(photograph),
         }  # fmt: skip
-        if is_dicom(sample.image):
-            row["laterality"] = laterality(sample.image)
         if predictor.localiser:
             row["disc found"] = int(region.found)
         files: dict[Path, np.ndarray] = {}
-        for target, levels in zip(self.targets, to_levels(maps.numpy()), strict=True):
-            mask = levels >= threshold_level(self.thresholds[target])
-            label, observer = as_array(photograph.labels.get(target)), as_array(photograph.observer)
-            counted = photograph.counted(target)
+        levels = dict(zip(self.targets, to_levels(maps.numpy()), strict=True))
+        raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
+        masks = postprocess(raw) if self.rules else raw
+        for target, mask in masks.items():
+            label = photograph.labels.get(target)
             folder = target_folder(self.out, target, self.targets)
-            files[folder / "probability" / f"{sample.id}.png"] = levels
+            files[folder / "probability" / f"{sample.id}.png"] = levels[target]
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
             files[folder / "overlay" / f"{sample.id}.png"] = overlay(
-                image, mask if counted is None else mask & counted, label
+                image, in_label(mask, photograph.counted(target)), None if label is None else label.numpy()
             )
-            row[f"{target} marked"] = mask[photograph.field_of_view].mean()
-            row[f"{target} highest probability"] = levels.max() / 65535
-            if label is None:
-                continue
-            self.evaluations[target].add(sample.id, levels, label, photograph.field_of_view, observer, counted)
-            located = predictor.localiser and region.found and sample.id not in self.cut_off
-            if located and region.cut(photograph.labels[target]).sum() < label.sum():
-                self.cut_off.append(sample.id)
+            row[f"{target} highest probability"] = levels[target].max() / 65535
+        numbers = measure(masks, fov, self.pixel_sizes.get(sample.id))
+        row |= numbers
         self.rows.append(row)
+        if photograph.labels:
+            self._score(photograph, levels, masks, numbers)
+        for label in photograph.labels.values() if predictor.localiser and region.found else ():
+            if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
+                self.cut_off.append(sample.id)
         return row, files
 
+    def _score(
+        self,
+        photograph: Photograph,
+        levels: dict[str, np.ndarray],
+        masks: dict[str, np.ndarray],
+        numbers: dict[str, Number],
+    ) -> None:
+        """Compares maps, masks and numbers with the labels that there are."""
+        fov, name = photograph.field_of_view, photograph.id
+        self.estimated += photograph.fov is None
+        labels = {target: label.numpy() for target, label in photograph.labels.items()}
+        for target, label in labels.items():
+            drawings = {"postprocessed": masks[target]} if target in self.rules else {}
+            if photograph.observer is not None:
+                drawings["observer"] = photograph.observer.numpy()
+            self.evaluations[target].add(name, levels[target], label, fov, drawings, photograph.counted(target))
+        compared = {target: in_label(mask, photograph.counted(target)) for target, mask in masks.items()}
+        if any(compared[target] is not mask for target, mask in masks.items()):
+            numbers = measure(compared, fov)
+        self.agreement.add(name, numbers, compared, labels, fov)
+
     def write_table(self) -> None:
-        """Writes summary.csv, with a column `laterality` if any file says which eye it shows."""
-        sides = {row["image"]: row.pop("laterality", "") for row in self.rows}
-        if any(sides.values()):
-            self.rows = [row | {"laterality": sides[row["image"]]} for row in self.rows]
+        """Writes summary.csv, and where there are labels numbers.csv."""
         write_rows(self.out / "summary.csv", self.rows)
+        if self.agreement.rows:
+            write_rows(self.out / "numbers.csv", self.agreement.rows)
 
     def notes(self) -> list[str]:
         """What the reader must not miss, for the screen and the report."""
@@ -97,6 +136,8 @@ class Results:
         if self.cut_off:
             names = ", ".join(self.cut_off)
             notes.append(f"part of the label lies outside the region of interest in {len(self.cut_off)}: {names}")
+        if doubtful := [f"{row['image']} ({row['doubt']})" for row in self.rows if row["doubt"]]:
+            notes.append(f"{len(doubtful)} of {count} photographs are doubtful, see summary.csv: {few(doubtful)}")
         unseen = [row["image"] for row in self.rows if row["field of view"] is None]
         if self.by_diameter and unseen:
             notes.append(
@@ -121,11 +162,14 @@ class Results:
             complete = protocol | {
                 "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
                 "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),
+                "postprocessing": self.rules.get(target), "numbers": self.agreement.numbers(target),
+                "lesions": self.agreement.lesions(target),
             }  # fmt: skip
             folder = target_folder(self.out, target, self.targets)
             evaluation.write(folder, complete)
             write_report(folder, complete, evaluation, samples)
-            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n\nreport: {folder / 'report.html'}")
+            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n")
+            print(f"{numbers_text(complete['numbers'], complete['lesions'])}\n\nreport: {folder / 'report.html'}")
 
 
 def marked_line(target: str, rows: list[dict[str, Any]]) -> str:
@@ -149,9 +193,17 @@ def scale_line(rows: list[dict[str, Any]]) -> str:
     return f"resized by {middle:.3g}" + (f" (median; range {low:.3g} to {high:.3g})" if low < high else "")
 
 
-def as_array(mask: Tensor | None) -> np.ndarray | None:
-    """A mask as NumPy, None as None."""
-    return None if mask is None else mask.numpy()
+def eye_of(sample: Sample) -> str:
+    """Which eye is shown, R, L or B (both), by the DICOM file, the data set or a word of the name; "" if none tells."""
+    told = laterality(sample.image) if is_dicom(sample.image) else sample.laterality
+    words = re.split("[^a-z]+", Path(sample.id).name.lower())
+    named = {EYES[word] for word in words if word in EYES}
+    return told or (named.pop() if len(named) == 1 else "")
+
+
+def in_label(mask: np.ndarray, counted: np.ndarray | None) -> np.ndarray:
+    """A mask (H, W) bool without what its label says is not to be counted."""
+    return mask if counted is None else mask & counted
 
 
 def target_folder(out: Path, target: str, targets: list[str]) -> Path:

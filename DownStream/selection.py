@@ -1,17 +1,19 @@
 """Which photographs predict.py predicts, by which checkpoint."""
 
+import argparse
+import csv
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from DownStream.options.predict import Options
+from DownStream.options.predict import LARGEST_PIXEL, Options, pixel_size
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
 from DualScaleNet.common.photographs import find_photographs, passed_over_line
-from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.common.script import ROOT, UserError, few
 
 
 def newest_checkpoint() -> Path:
@@ -110,6 +112,33 @@ def fov_masks(folder: Path, names: list[str]) -> dict[str, Path]:
     if bare:
         print(f"no mask in {folder} for {len(bare)} of {len(names)} photographs, {bare[0]} first: estimated")
     return {name: path for name, path in masks.items() if path}
+
+
+def pixel_sizes(option: float | Path | None, samples: list[Sample]) -> dict[str, float]:
+    """What --pixel-size says of each sample, in mm by id; nothing where it is not given.
+
+    Raises:
+        UserError: the file cannot be read, has a bad value, or lacks a sample.
+    """
+    if not isinstance(option, Path):
+        return {sample.id: option for sample in samples} if option else {}
+    sizes = {}
+    try:
+        with open(option, newline="", encoding="utf-8-sig") as file:  # as Excel writes it
+            for number, row in enumerate(csv.DictReader(file), 2):
+                try:
+                    sizes[row["image"]] = pixel_size(row["mm"])
+                except KeyError as missing:
+                    raise UserError(f"{option} has no column {missing}: it needs the columns image and mm") from None
+                except (TypeError, ValueError, argparse.ArgumentTypeError):
+                    line = f"{option}, line {number}: mm is {row['mm']}"
+                    raise UserError(f"{line}: write millimetres, above 0 and at most {LARGEST_PIXEL}") from None
+    except (OSError, UnicodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {option} ({reason}): name a CSV file with the columns image and mm") from None
+    if lacking := [sample.id for sample in samples if sample.id not in sizes]:
+        raise UserError(f"{option} lacks {few(lacking)}: give each photograph a row, named as in summary.csv")
+    return sizes
 
 
 def set_samples(options: Options, dataset: str, checkpoint: dict[str, Any]) -> list[Sample]:

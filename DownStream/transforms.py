@@ -73,7 +73,8 @@ class NetworkInput:
             return x
         scaled = x.float()
         if size != (height, width):
-            scaled = F.interpolate(scaled[None], size, mode="bilinear", antialias=True)[0]
+            mode = "bicubic" if self.fit == "pad" else "bilinear"  # thin vessels survive bicubic better
+            scaled = F.interpolate(scaled[None], size, mode=mode, antialias=True)[0]
         if x.dtype == torch.bool:
             return scaled > 0.5
         if recoloured:

@@ -609,9 +609,9 @@ def measure_prediction(paths: list[Path], out: Path, device: str) -> Row:
     model = Segmenter(Encoder()).to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(model, NetworkInput("pad", 32, True))
     work = [(predictor, Sample(str(k), path)) for k, path in enumerate(paths)]
-    predict_all(work[:4], Results(out, {"vessels": 0.5}, ["vessels"], False), None)
+    predict_all(work[:4], Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
     before, started = memory("RssAnon"), time.perf_counter()
-    predict_all(work, Results(out, {"vessels": 0.5}, ["vessels"], False), None)
+    predict_all(work, Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
     rate = len(work) / (time.perf_counter() - started)
     return {"photographs/s": rate, "memory before, MB": before, "after, MB": memory("RssAnon")}
 

@@ -94,7 +94,7 @@ def make(folder: Path, qualities: dict[str, float | None], observer: bool = Fals
         write_image(folder / "overlay" / f"{name}.png", overlay(image, levels >= 32768, label))
         labels = {"vessels": Label(photograph.with_name(f"{number}_label.png"))}
         samples.append(Sample(name, photograph, labels))
-        evaluation.add(name, levels, label, fov, drawn if observer else None)
+        evaluation.add(name, levels, label, fov, {"observer": drawn} if observer else None)
     return evaluation, samples
 
 

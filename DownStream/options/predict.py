@@ -7,6 +7,8 @@ from DownStream.sets import CATALOGUE
 from DownStream.targets import typed_target
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive, positive_int
 
+LARGEST_PIXEL = 0.2  # mm: the widest photographs show some 30 mm of retina
+
 
 class Options(argparse.Namespace):
     """What predict.py is called with."""
@@ -22,6 +24,8 @@ class Options(argparse.Namespace):
     scale: float | None
     window: int | None
     tta: bool
+    raw_masks: bool
+    pixel_size: float | Path | None
     device: str
     out: Path | None
 
@@ -41,6 +45,23 @@ def scale_choice(text: str) -> float | None:
     if text in ("auto", "native"):
         return None if text == "auto" else 1.0
     return positive(text)
+
+
+def pixel_size(text: str) -> float:
+    """Millimetres of retina that a pixel covers; more than `LARGEST_PIXEL` are micrometres that were meant."""
+    value = positive(text)
+    if value > LARGEST_PIXEL:
+        raise argparse.ArgumentTypeError(f"must be at most {LARGEST_PIXEL}, in mm, not {text}")
+    return value
+
+
+def pixel_size_choice(text: str) -> float | Path:
+    """The size of every photograph's pixels, or what is no number: the CSV file of each one's."""
+    try:
+        float(text)
+    except ValueError:
+        return Path(text)
+    return pixel_size(text)
 
 
 def parse_args(description: str | None = None) -> Options:
@@ -102,6 +123,11 @@ def parse_args(description: str | None = None) -> Options:
         help="Average the maps over flips and quarter turns of the photograph (test-time augmentation). This takes 8 "
         "times as long.",
     )
+    group.add_argument(
+        "--raw-masks", action="store_true",
+        help="Save and measure the masks as the threshold gives them. Without it a disc is one part, the largest, with "
+        "its holes filled, and a cup is such a part inside its disc. Maps and scores of maps are raw in any case.",
+    )
     add_device(group)
 
     group = parser.add_argument_group("output", "Maps, masks, overlays and scores are written into one folder.")
@@ -109,6 +135,12 @@ def parse_args(description: str | None = None) -> Options:
         "--out", type=Path, metavar="FOLDER",
         help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of what --images "
         "names, beside the first checkpoint.",
+    )
+    group.add_argument(
+        "--pixel-size", type=pixel_size_choice, metavar="MM|CSV",
+        help="Add the lengths and areas in millimetres to summary.csv: so much of the retina is as wide as a pixel of "
+        "the photographs as they are on disk. Where they differ, a CSV file with the columns image, named as in "
+        "summary.csv, and mm.",
     )
     options = parser.parse_args(namespace=Options())
     if options.target and not options.dataset:

@@ -1,6 +1,7 @@
 """The evaluation of one target over many photographs: measures with their intervals, as a table, CSV and JSON."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from DownStream.scoring.metrics import MEASURES, Coarse, Histogram, bootstrap, s
 from DualScaleNet.common.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
+DRAWINGS = {"postprocessed": "Post-processed mask", "observer": "Second observer"}
 
 
 class Evaluation:
@@ -23,7 +25,7 @@ class Evaluation:
         self.threshold = threshold
         self.pooled = {region: Histogram.zero() for region in REGIONS}
         self.rows: dict[str, dict[str, dict[str, float]]] = {region: {} for region in REGIONS}  # by photograph
-        self.observer: dict[str, Histogram] = {}  # pooled: a second person's drawing against the same labels
+        self.drawings: dict[str, dict[str, Histogram]] = {}  # pooled, by region, of each of DRAWINGS that there is
         self._coarse: dict[str, list[Coarse]] = {region: [] for region in REGIONS}
         self._measures: dict[str, dict[str, Any]] | None = None  # kept: the intervals take a second
 
@@ -33,11 +35,12 @@ class Evaluation:
         levels: np.ndarray,
         label: np.ndarray,
         fov: np.ndarray,
-        observer: np.ndarray | None = None,
+        drawings: Mapping[str, np.ndarray] | None = None,
         counted: np.ndarray | None = None,
     ) -> None:
-        """Counts one photograph: levels (H, W) uint16; label, fov and the second observer's label (H, W) bool.
+        """Counts one photograph: levels (H, W) uint16; label and fov (H, W) bool.
 
+        drawings: other masks to be scored against the same label, (H, W) bool, by their names in DRAWINGS.
         counted: (H, W) bool, the pixels of the label that are not to be ignored; None for all.
         """
         self._measures = None
@@ -46,19 +49,19 @@ class Evaluation:
             self.pooled[region] += histogram
             self.rows[region][name] = scores(histogram, self.threshold)
             self._coarse[region].append(Coarse.of(histogram, self.threshold))
-            if observer is not None:
-                drawn = Histogram.of(to_levels(observer), label, inside)
-                self.observer[region] = self.observer.get(region, Histogram.zero()) + drawn
+            for kind, mask in (drawings or {}).items():
+                drawn = self.drawings.setdefault(kind, {name: Histogram.zero() for name in REGIONS})
+                drawn[region] += Histogram.of(to_levels(mask), label, inside)
 
     def __len__(self) -> int:
         """How many photographs were counted."""
         return len(self.rows["whole"])
 
     def measures(self) -> dict[str, dict[str, Any]]:
-        """{region: {"pooled", "pooled_interval", "per_image", "observer"}}.
+        """{region: {"pooled", "pooled_interval", "per_image"} and those of DRAWINGS that there are}.
 
-        Each is by measure: a number, [low, high], {mean, std, interval, defined, undefined}, and, where there is a
-        second observer, the pooled number of that person's drawing.
+        Each is by measure: a number, [low, high], {mean, std, interval, defined, undefined}, and of a drawing the
+        pooled number.
         """
         if self._measures is None:
             self._measures = {region: self._measure(region) for region in REGIONS}
@@ -73,8 +76,7 @@ class Evaluation:
             "pooled_interval": intervals["pooled"],
             "per_image": per_image,
         }
-        if self.observer:
-            measures["observer"] = scores(self.observer[region])
+        measures |= {kind: scores(drawn[region]) for kind, drawn in self.drawings.items()}
         return measures
 
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
@@ -99,8 +101,9 @@ class Evaluation:
                 cells += f"{number(values['pooled'][name]):>10} {interval(values['pooled_interval'][name]):<14}"
                 cells += f"   {mean_and_deviation(values['per_image'][name]):<14}"
             lines.append(f"{name:<12}{cells}")
-        if self.observer:
-            lines.append(f"pooled F1 of the second observer's annotation: {measures['whole']['observer']['f1']:.4f}")
+        for kind, title in DRAWINGS.items():
+            if kind in self.drawings:
+                lines.append(f"pooled F1 of the {title.lower()}: {measures['whole'][kind]['f1']:.4f}")
         undefined = measures["whole"]["per_image"]["f1"]["undefined"]
         if undefined:
             lines.append(f"images whose label has no positive pixel, left out of the means: {undefined}")
@@ -110,9 +113,11 @@ class Evaluation:
 def protocol_line(protocol: dict[str, Any]) -> str:
     """What was measured, how, in one line."""
     chosen = "" if protocol["threshold_from"] == "given" else f" chosen on {protocol['threshold_from']}"
+    rule = protocol.get("postprocessing")
     return (
         f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
         f"threshold {protocol['threshold']:.4g}{chosen}, field-of-view mask {protocol['field_of_view']}"
+        + (f"; the mask is post-processed: {rule}" if rule else "")
     )
 
 

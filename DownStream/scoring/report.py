@@ -20,7 +20,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from DownStream.data import read_sample
-from DownStream.scoring.evaluation import REGIONS, Evaluation, interval, mean_and_deviation, number, protocol_line
+from DownStream.scoring.agreement import HEADS, lesions_line, numbers_table
+from DownStream.scoring.evaluation import (
+    DRAWINGS,
+    REGIONS,
+    Evaluation,
+    interval,
+    mean_and_deviation,
+    number,
+    protocol_line,
+)
 from DownStream.scoring.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
 from DownStream.sets.base import Sample
 from DualScaleNet.common.files import UTF8, read_image, replacing
@@ -49,7 +58,9 @@ CURVES = {
     "auroc": Curve("ROC", roc_curve, "False positive rate (1 - specificity)", "Sensitivity", "lower right"),
 }
 LINES = {"whole": ("#0b5cad", "-"), "fov": ("#c2570c", "--")}
+MARKERS = {"observer": "D", "postprocessed": "s"}  # of the drawings
 CURVE_POINTS = 500
+NUMBERS = "Read off masks and labels alike, in px and px2, as in summary.csv; each photograph's are in numbers.csv."
 STRIPS = 100  # photographs shown, the worst ones
 WORST = 10  # photographs whose overlays report.md links to
 PICTURE = 320  # pixels, the longer side of a picture in a strip
@@ -108,7 +119,8 @@ def _write_html(
     omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
     page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(_title(protocol)), protocol=escape(protocol_line(protocol)), facts=facts, notes=notes,
-        tables=tables, remarks=_html_list(_remarks(measures), "remarks"), curves=curves, order=ORDER + omission,
+        tables=tables, remarks=_html_list(_remarks(measures), "remarks"),
+        numbers=_html_numbers(protocol), curves=curves, order=ORDER + omission,
         legend=legend,
     )  # fmt: skip
     before, after = page.split("<!-- photographs -->\n")
@@ -127,14 +139,31 @@ def _html_list(sentences: list[str], style: str = "") -> str:
 
 def _html_table(region: str, values: dict[str, Any]) -> str:
     heads = ["Measure", "Pooled<br>[95 % CI]", "Per image, mean ± sd<br>[95 % CI of the mean]"]
-    heads += ["Second<br>observer"] if "observer" in values else []
+    heads += [title.replace(" ", "<br>") for title in _drawings(values).values()]
     body = ""
-    for title, pooled, pooled_interval, mean, mean_interval, *observer in _table(values):
-        cells = [f"{pooled}<small>{pooled_interval}</small>", f"{mean}<small>{mean_interval}</small>", *observer]
+    for title, pooled, pooled_interval, mean, mean_interval, *drawings in _table(values):
+        cells = [f"{pooled}<small>{pooled_interval}</small>", f"{mean}<small>{mean_interval}</small>", *drawings]
         body += f'<tr><th scope="row">{title}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
     head = "".join(f'<th scope="col">{head}</th>' for head in heads)
     parts = f"<caption>{REGIONS[region].capitalize()}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
     return f'<div class="scroll"><table>\n{parts}\n</table></div>'
+
+
+def _html_numbers(protocol: dict[str, Any]) -> str:
+    """The error of the numbers, nothing where none were read off."""
+    if not protocol.get("numbers"):
+        return ""
+    head = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
+    body = ""
+    for name, *cells in numbers_table(protocol["numbers"]):
+        body += f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+    table = f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
+    return f"<h2>Numbers</h2>\n{table}\n{_html_list(_number_remarks(protocol), 'remarks')}\n"
+
+
+def _number_remarks(protocol: dict[str, Any]) -> list[str]:
+    lesions = protocol.get("lesions")
+    return [NUMBERS, *([lesions_line(lesions)] if lesions else [])]
 
 
 def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> str:
@@ -171,9 +200,13 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
         lines += ["", "## Notes", "", *(f"- **{_markdown(note)}**" for note in protocol["notes"])]
     for region, values in measures.items():
         heads = ["Measure", "Pooled", "95 % CI", "Per image, mean ± sd", "95 % CI of the mean"]
-        heads += ["Second observer"] if "observer" in values else []
+        heads += _drawings(values).values()
         lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
     lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
+    if protocol.get("numbers"):
+        cells = [[_markdown(name), *values] for name, *values in numbers_table(protocol["numbers"])]
+        lines += ["", "## Numbers", "", *_markdown_table(HEADS, cells), ""]
+        lines += [f"- {sentence}" for sentence in _number_remarks(protocol)]
     lines += ["", "## Curves of all pixels pooled", "", "![Precision-recall and ROC curves](curves.png)"]
     table = [[_markdown(name), *(number(rows[name][key]) for key in MEASURES)] for name in ranking]
     heads = ["Photograph", *(TITLES[key] for key in MEASURES)]
@@ -224,15 +257,20 @@ def _facts(protocol: dict[str, Any]) -> dict[str, str]:
     return facts
 
 
+def _drawings(values: dict[str, Any]) -> dict[str, str]:
+    """The names and titles of the drawings that were scored too."""
+    return {kind: title for kind, title in DRAWINGS.items() if kind in values}
+
+
 def _table(values: dict[str, Any]) -> list[list[str]]:
-    """A region's rows: measure, pooled, interval, mean ± sd, interval and, where there is one, the second observer."""
+    """A region's rows: measure, pooled, interval, mean ± sd, interval, and those of the drawings that there are."""
     rows = []
     for name in MEASURES:
         each = values["per_image"][name]
         row = [TITLES[name], number(values["pooled"][name]), interval(values["pooled_interval"][name])]
         row += [mean_and_deviation(each), interval(each["interval"])]
-        if "observer" in values:  # a drawing is one point of a curve and has no area under it
-            row.append("–" if name in CURVES else number(values["observer"][name]))
+        for kind in _drawings(values):  # one point of a curve, without an area under it
+            row.append("–" if name in CURVES else number(values[kind][name]))
         rows.append(row)
     return rows
 
@@ -246,6 +284,10 @@ def _remarks(measures: Measures) -> list[str]:
         "95 % CI: percentile bootstrap over images, 2000 draws.",
         f"Images whose label has no positive pixel have no F1 and are left out of its mean: {counts}.",
     ]
+    if "postprocessed" in measures["whole"]:
+        remarks.append(
+            "Post-processed mask: as in mask/ and the overlays, pooled. All else is of the probability map as it is."
+        )
     if "observer" in measures["whole"]:
         remarks.append(
             "Second observer: that person's annotations scored against the same labels, pooled over the images that "
@@ -266,17 +308,17 @@ def _svg(area: str, evaluation: Evaluation, measures: Measures) -> str:
 
 
 def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: Measures) -> None:
-    """The pooled curve of each region with its area, the mask's point on it and the second observer's."""
+    """The pooled curve of each region with its area, the mask's point on it and those of the drawings."""
     curve = CURVES[area]
     for region, (colour, line) in LINES.items():
         label = f"{REGIONS[region]}, {TITLES[area]} {number(measures[region]['pooled'][area])}"
         axes.plot(*_thinned(*curve.points(evaluation.pooled[region])), line, color=colour, label=label)
         axes.plot(*_point(area, evaluation.pooled[region], evaluation.threshold), "o", color=colour)
-        if region in evaluation.observer:
-            axes.plot(*_point(area, evaluation.observer[region], 0.5), "D", color=colour, markerfacecolor="none")
+        for kind, drawn in evaluation.drawings.items():
+            axes.plot(*_point(area, drawn[region], 0.5), MARKERS[kind], color=colour, markerfacecolor="none")
     axes.plot([], [], "o", color="0.4", label=f"threshold {evaluation.threshold:.4g}")
-    if evaluation.observer:
-        axes.plot([], [], "D", color="0.4", markerfacecolor="none", label="second observer")
+    for kind in evaluation.drawings:
+        axes.plot([], [], MARKERS[kind], color="0.4", markerfacecolor="none", label=DRAWINGS[kind].lower())
     axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(loc=curve.corner, fontsize=9)

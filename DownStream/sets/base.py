@@ -44,6 +44,7 @@ class Sample:
     roi: bool = False
     bits: int = 16
     group: str = ""  # the person, where the set tells: no group is on two sides of a split
+    laterality: str = ""  # the eye, R or L, where the set tells
 
     @property
     def key(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from DownStream.sets.base import Label, Sample, SegmentationSet, by_stem, locate, nothing_found
 from DualScaleNet.common.files import list_images
 
-NAME = re.compile(r"Image_(\d\d)[LR]")
+NAME = re.compile(r"Image_(\d\d)([LR])")
 
 
 def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
@@ -24,7 +24,7 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
         match = NAME.fullmatch(id)
         if not match:
             continue
-        child = match[1]
+        child, eye = match.groups()
         split = "train" if int(child) <= 10 else "test"
         labels = {}
         for target in targets:
@@ -33,8 +33,9 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
                 labels[target] = Label(path)
         second = files.get(f"{id}_2ndHO") if targets == ["vessels"] else None
         observer = Label(second) if second else None
-        sample = Sample(id, image, labels, split=split, observer=observer, group=f"child {child}")
-        splits.setdefault(split, []).append(sample)
+        splits.setdefault(split, []).append(
+            Sample(id, image, labels, split=split, observer=observer, group=f"child {child}", laterality=eye)
+        )
     return splits
 
 

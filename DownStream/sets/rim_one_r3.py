@@ -44,7 +44,9 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
             paths = {target: masks.get(image.stem + ending) for target, (masks, ending) in found.items()}
             labels = {target: Label(path) for target, path in paths.items() if path}
             split = "test" if image.stem in TEST else "train"
-            splits.setdefault(split, []).append(Sample(image.stem, image, labels, split=split, stereo=True))
+            eye = image.stem[-1]  # of G-2-R
+            sample = Sample(image.stem, image, labels, split=split, stereo=True, laterality=eye)
+            splits.setdefault(split, []).append(sample)
     return {split: sorted(samples, key=lambda sample: sample.id) for split, samples in splits.items()}
 
 

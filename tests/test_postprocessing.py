@@ -1,0 +1,107 @@
+"""Masks of discs and cups, and what becomes of them in files, numbers and scores."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from conftest import options_of, rows
+from PIL import Image
+
+from DownStream import predict
+from DownStream.data import Photograph
+from DownStream.inference import Predictor
+from DownStream.measurements import VERTICAL
+from DownStream.postprocessing import postprocess, rules
+from DownStream.region import Region
+from DownStream.results import Results
+from DownStream.scoring.evaluation import DRAWINGS, protocol_line
+from DownStream.sets.base import Sample
+from DualScaleNet.common.files import write_image
+
+SIZE = 90
+
+
+def square(top: int, left: int, side: int) -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+DISC, CUP = square(20, 20, 40), square(30, 30, 20)
+ROUGH_DISC = (DISC & ~square(35, 35, 5)) | square(70, 70, 10)  # a hole, and a second part
+ROUGH_CUP = CUP | square(45, 35, 20) | square(72, 72, 3) | square(22, 22, 2)  # beyond the disc, and further parts
+
+
+def test_a_disc_is_one_filled_part_and_a_cup_one_in_its_disc():
+    found = postprocess({"cup": ROUGH_CUP, "disc": ROUGH_DISC, "MA": ROUGH_DISC})
+    assert np.array_equal(found["disc"], DISC)
+    assert np.array_equal(found["cup"], CUP | square(45, 35, 20) & DISC)
+    assert found["MA"] is ROUGH_DISC
+    again = postprocess(found)
+    assert all(np.array_equal(again[target], mask) for target, mask in found.items())
+
+
+def test_nothing_stays_nothing_and_a_cup_needs_its_disc():
+    nothing = np.zeros((SIZE, SIZE), bool)
+    assert not postprocess({"disc": nothing, "cup": CUP})["cup"].any()
+    assert np.array_equal(postprocess({"cup": ROUGH_CUP})["cup"], CUP | square(45, 35, 20))
+    assert np.array_equal(postprocess({"disc:exp1": nothing, "cup": CUP})["cup"], CUP)  # another annotator's disc
+    full = np.ones((SIZE, SIZE), bool)
+    assert postprocess({"OD": full})["OD"].all()
+
+
+def test_the_rules_are_named():
+    expected = {"disc": "largest part, filled", "cup": "largest part inside disc, filled"}
+    assert rules(["disc", "vessels", "cup"]) == expected
+    assert rules(["cup"]) == {"cup": "largest part, filled"}
+    protocol = {
+        "source": "mine", "target": "disc", "images": 1, "threshold": 0.5, "threshold_from": "given",
+        "field_of_view": "shipped",
+    }  # fmt: skip
+    named = protocol_line(protocol | {"postprocessing": "a rule"})
+    assert named == protocol_line(protocol) + "; the mask is post-processed: a rule"
+
+
+def results_of(folder: Path, raw_masks: bool) -> tuple[Results, list[Sample]]:
+    """The rough disc and cup of one photograph, measured, scored and written."""
+    labels = {"disc": torch.from_numpy(DISC), "cup": torch.from_numpy(CUP)}
+    photograph = Photograph("a", torch.full((3, SIZE, SIZE), 90, dtype=torch.uint8), labels)
+    sample = Sample("a", folder / "a.png")
+    maps = torch.from_numpy(np.stack([ROUGH_DISC * 0.9, ROUGH_CUP * 0.6])).float()
+    predictor = cast(Predictor, SimpleNamespace(scale_of=lambda _: 1.0, localiser=None))
+    results = Results(folder, {"disc": 0.5, "cup": 0.5}, ["disc", "cup"], by_diameter=False, raw_masks=raw_masks)
+    _, files = results.add(sample, photograph, predictor, maps, Region.whole(maps))
+    for path, array in files.items():
+        write_image(path, array)
+    return results, [sample]
+
+
+@pytest.mark.parametrize("raw_masks", [False, True])
+def test_masks_and_numbers_are_post_processed_and_maps_and_their_scores_are_not(tmp_path, raw_masks):
+    results, _ = results_of(tmp_path, raw_masks)
+    results.write_table()
+    saved = {name: np.asarray(Image.open(tmp_path / name / "mask" / "a.png")) > 0 for name in ("disc", "cup")}
+    maps = {name: np.asarray(Image.open(tmp_path / name / "probability" / "a.png")) for name in ("disc", "cup")}
+    assert np.array_equal(maps["disc"] > 0, ROUGH_DISC) and np.array_equal(maps["cup"] > 0, ROUGH_CUP)
+    measures: dict[str, Any] = {name: each.measures()["whole"] for name, each in results.evaluations.items()}
+    assert measures["disc"]["pooled"]["f1"] == 2 * (1600 - 25) / (1600 + 1600 - 25 + 100)
+    row = rows(tmp_path / "summary.csv")[0]
+    if raw_masks:
+        assert np.array_equal(saved["disc"], ROUGH_DISC) and np.array_equal(saved["cup"], ROUGH_CUP)
+        assert (row["disc parts"], row["cup parts"]) == ("2", "3")
+        assert "postprocessed" not in measures["disc"]
+    else:
+        assert np.array_equal(saved["disc"], DISC) and not (saved["cup"] & ~saved["disc"]).any()
+        assert (row["disc parts"], row["cup parts"]) == ("1", "1")
+        assert float(row[VERTICAL]) == 30 / 40
+        assert measures["disc"]["postprocessed"]["f1"] == 1
+        line = f"pooled F1 of the {DRAWINGS['postprocessed'].lower()}: 1.0000"
+        assert line in results.evaluations["disc"].table()
+
+
+def test_masks_are_post_processed_unless_the_option_says_no(monkeypatch):
+    assert not options_of(monkeypatch, predict).raw_masks
+    assert options_of(monkeypatch, predict, "--raw-masks").raw_masks
