@@ -34,7 +34,7 @@ def skeleton(mask: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    pixels = np.pad(mask, 1).astype(np.uint8)
+    pixels = np.pad(mask, 1).astype(np.uint8, order="C")
     flat, row = pixels.ravel(), pixels.shape[1]
     around = np.array([-row, 1 - row, 1, row + 1, row, row - 1, -1, -row - 1])
     # A pixel is looked at again only when a neighbour of it has gone: large photographs are mostly background.

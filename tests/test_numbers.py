@@ -58,6 +58,7 @@ def test_a_skeleton_keeps_parts_and_holes_and_is_thin(seed):
     squares = lines[1:, 1:] & lines[1:, :-1] & lines[:-1, 1:] & lines[:-1, :-1]
     assert squares.sum() < 0.01 * lines.sum()
     assert np.array_equal(skeleton(lines), lines)
+    assert np.array_equal(skeleton(np.asfortranarray(mask)), lines)
 
 
 def test_the_smallest_masks_have_skeletons():
