@@ -6,9 +6,9 @@
     python DownStream/predict.py --checkpoint runs/fold*/last.pth     # each fold on what it held out, pooled
 
 Each photograph ID receives probability/ID.png (16 bit: value / 65535), mask/ID.png (0 or 255) and overlay/ID.png (green
-true positive, blue missed, red false positive), all at native size. summary.csv has their numbers. With labels
-there are report.html, report.md, scores.json and per_image.csv too. F1 and PR-AUC come first, as the authors measured
-them: over all pixels of all images pooled, on the whole image, at threshold 0.5.
+true positive, blue missed, red false positive), all at native size. summary.csv has the numbers of all. With labels
+there are report.html, report.md, scores.json, per_image.csv and numbers.csv too. F1 and PR-AUC come first, as the
+authors measured them: over all pixels of all images pooled, on the whole image, at threshold 0.5.
 """
 
 import sys

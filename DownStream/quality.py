@@ -25,7 +25,7 @@ def quality(photograph: Photograph) -> dict[str, float | str]:
     what lies beyond `LIMITS`, "" for nothing.
     """
     fov, image = photograph.field_of_view, photograph.image.permute(1, 2, 0).numpy()
-    factor = DIAMETER / (photograph.diameter or max(fov.shape))
+    factor = min(DIAMETER / (photograph.diameter or max(fov.shape)), 4)  # a wrong mask may be a few pixels wide
     size = tuple(max(1, round(side * factor)) for side in (fov.shape[1], fov.shape[0]))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     inside = cv2.resize(fov.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
@@ -35,7 +35,7 @@ def quality(photograph: Photograph) -> dict[str, float | str]:
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)[inside > 0]
     values = {
         "sharpness": float(details.std()) if details.size else 0.0,
-        "brightness": float(grey.mean()) / 255,
+        "brightness": float(grey.mean()) / 255 if grey.size else 0.0,
         "field of view share": float(fov.mean()),
     }
     doubts = []

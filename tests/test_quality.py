@@ -51,6 +51,13 @@ def test_what_is_no_retina_is_judged_too(image):
     assert "blurred" in str(judged(image)["doubt"])
 
 
+def test_a_wrong_field_of_view_does_no_harm():
+    fov = torch.zeros(EYE.shape[:2], dtype=torch.bool)
+    fov[300, 300] = True
+    found = quality(Photograph("a", torch.from_numpy(EYE.copy()).permute(2, 0, 1), {}, fov))
+    assert "small field of view" in str(found["doubt"])
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no data beside the repository")
 def test_real_photographs():
     """Of sets that were chosen to be labelled nearly none is doubted; of EyePACS some are, the worst of them."""
