@@ -54,7 +54,7 @@ def predict(options: Options) -> None:
     claim(out)
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
-    typed = labels_of(checkpoints[0], options)[0]
+    typed = checkpoints[0]["targets"] if options.images else labels_of(checkpoints[0], options)[0]
     results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
