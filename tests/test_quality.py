@@ -58,6 +58,7 @@ def test_a_wrong_field_of_view_does_no_harm():
     assert "small field of view" in str(found["doubt"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="no data beside the repository")
 def test_real_photographs():
     """Of sets that were chosen to be labelled nearly none is doubted; of EyePACS some are, the worst of them."""

@@ -330,6 +330,7 @@ def test_a_factor_is_refused_where_all_are_resized_to_a_square(trained, tmp_path
     assert [row["scale"] for row in rows(tmp_path / "out" / "summary.csv")] == [""]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_at_the_scale_that_it_began_with(trees, tmp_path):
     """A run of an older version, whose checkpoint knows no diameter, keeps its photographs' sizes."""
     options = ("--encoder", "random", "--epochs")
