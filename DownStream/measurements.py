@@ -1,11 +1,12 @@
 """The numbers that are read off masks: areas, cup-to-disc ratios, vessels, lesions. docs/numbers.md explains them."""
 
 import math
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
-from skimage.morphology import skeletonize
 
+SKELETONS = find_spec("skimage") is not None  # imported where it is needed: it takes a second or two
 Number = float | int | None  # None: not defined, as the ratio to a disc that was not found
 KINDS = {"disc": "disc", "OD": "disc", "cup": "cup", "vessels": "vessels"}
 KINDS |= dict.fromkeys(("MA", "HE", "EX", "SE"), "lesion")
@@ -53,12 +54,21 @@ def _measure_one(mask: np.ndarray, kind: str) -> dict[str, Number]:
         _, _, width, height = cv2.boundingRect(mask.astype(np.uint8))
         numbers |= {"height px": height, "width px": width}
     if kind == "vessels":
-        length = skeleton_length(skeletonize(mask))
+        length = _vessel_length(mask)
         # Twice the distance to the border would be wrong by up to a pixel: it cannot tell widths of 2 and 3 apart.
         numbers |= {"length px": length, "mean width px": area / length if length else None}
     if kind == "lesion":
         numbers["largest area px2"] = int(areas.max(initial=0))
     return numbers
+
+
+def _vessel_length(mask: np.ndarray) -> float | None:
+    """Of the skeleton, in pixels; None without scikit-image."""
+    if not SKELETONS:
+        return None
+    from skimage.morphology import skeletonize
+
+    return skeleton_length(skeletonize(mask))
 
 
 def _metric(numbers: dict[str, Number], mm: float) -> dict[str, Number]:

@@ -144,6 +144,8 @@ class Results:
                 f"no border of a field of view was found in {len(unseen)} of {count} photographs, {unseen[0]} first: "
                 "they keep their size, or set one with --scale"
             )
+        if any(value is None for row in self.rows for name, value in row.items() if name.endswith(" length px")):
+            notes.append("the length and width of vessels are not measured: pip install scikit-image")
         return notes + self.census.warnings()
 
     def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:

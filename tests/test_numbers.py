@@ -9,7 +9,7 @@ import pytest
 from conftest import REAL, call, rows
 from PIL import Image
 
-from DownStream import predict
+from DownStream import measurements, predict
 from DownStream.measurements import AREA, VERTICAL, Number, discs_of_cups, measure
 from DownStream.results import eye_of
 from DownStream.selection import pixel_sizes
@@ -209,3 +209,14 @@ def test_the_numbers_stand_in_the_table(trained, tmp_path, monkeypatch):
         }
         assert float(row["vessels area mm2"]) == pytest.approx(mask.sum() * 0.0004)
         assert row["laterality"] == ""
+
+
+def test_without_scikit_image_vessels_have_no_length_and_a_note_says_so(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(measurements, "SKELETONS", False)
+    options = ("--checkpoint", trained / "last.pth", "--device", "cpu", "--out", tmp_path / "out", "--pixel-size", 0.02)
+    call(monkeypatch, predict, *options)
+    assert "note: the length and width of vessels are not measured: pip install scikit-image" in capsys.readouterr().out
+    for row in rows(tmp_path / "out" / "summary.csv"):
+        empty = {name for name, value in row.items() if value == ""} - {"laterality", "doubt"}
+        assert empty == {f"vessels {name} {unit}" for name in ("length", "mean width") for unit in ("px", "mm")}
+

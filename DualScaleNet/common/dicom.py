@@ -41,7 +41,7 @@ def read_dicom(path: Path) -> np.ndarray:
         raise ValueError(f"{content.NumberOfFrames} frames: save the photograph among them in a file of its own")
     try:
         values = content.pixel_array  # RGB, whatever the order of the planes and the colour space in the file
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         packing = content.file_meta.TransferSyntaxUID.name
         raise ValueError(f'packed as {packing}: pip install "pylibjpeg[all]"') from None
     if content.PhotometricInterpretation == "PALETTE COLOR":
