@@ -96,7 +96,7 @@ def main() -> None:
         raise UserError(f"--root {args.root} is no folder: give the one that holds the data sets")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
     for name in wanted if args.target else ():
-        complete_targets(args.target, f"--dataset {name}", SETS[name], [])
+        complete_targets(args.target, {f"--dataset {name}": SETS[name]}, [])
     faults = sum(check_set(name, args.root, bool(args.dataset), args.target, args.missing_labels) for name in wanted)
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
@@ -115,13 +115,13 @@ def check_set(name: str, root: Path, asked: bool, typed: list[str] | None = None
         print(f"{entry.title}: not found in {root}: see Dataset/README.md\n")
         return int(asked)
     print(f"{entry.title}: {place}")
-    typed = complete_targets(typed, name, entry, main_targets(entry))
+    typed = complete_targets(typed, {name: entry}, main_targets(entry))
     targets = names_of(typed)
     enough = min(1, len(targets)) if targets == main_targets(entry) else len(targets)  # a prepared tree has one target
     try:
         splits = find_samples(entry, place, typed, missing_labels)
         if missing_labels == "skip":
-            splits = leave_out_unlabelled(splits, targets)
+            splits = leave_out_unlabelled(splits, {"": targets})
     except UserError as error:
         print(f"  fault: {error}\n")
         return 1

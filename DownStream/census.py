@@ -31,8 +31,9 @@ class Census:
     """
 
     def __init__(self, typed: list[str]) -> None:
-        self.findings: dict[str, list[Finding]] = {name: [] for name in names_of(typed)}
-        self.of_fov: dict[str, list[float]] = {name: [] for name in names_of(typed)}
+        self.targets = names_of(typed)
+        self.findings: dict[tuple[str, str], list[Finding]] = {}  # by data set, of several, and target
+        self.of_fov: dict[tuple[str, str], list[float]] = {}
         meanings = [meaning for _, meaning in map(parse_target, typed) if meaning]
         self.named = ignored_by(typed) + tuple(each for meaning in meanings for each in meaning.marked or ())
         self.dark: list[tuple[Sample, float]] = []  # whose field of view leaves out most of the light
@@ -42,15 +43,17 @@ class Census:
         fov = photograph.field_of_view
         if sample.fov and photograph.fov is not None and (left_out := light_outside(photograph)) > 0.5:
             self.dark.append((sample, left_out))
-        for name in self.findings.keys() & photograph.labels.keys():
+        for name in (name for name in self.targets if name in photograph.labels):
             share = int(np.count_nonzero(photograph.labels[name].numpy() & fov)) / max(int(np.count_nonzero(fov)), 1)
-            self.of_fov[name].append(share)
+            key = sample.source, name
+            self.of_fov.setdefault(key, []).append(share)
             if mask := photograph.masks.get(name):
-                self.findings[name].append(find(mask, sample.labels[name].meaning, share))
+                self.findings.setdefault(key, []).append(find(mask, sample.labels[name].meaning, share))
 
     def shares(self) -> list[str]:
         """For each target that has labels, how much is marked, in one line."""
-        return [marked_share(name, shares) for name, shares in self.of_fov.items() if shares]
+        ordered = sorted(self.of_fov.items(), key=lambda item: self.targets.index(item[0][1]))
+        return [marked_share(" ".join(filter(None, key)), shares) for key, shares in ordered]
 
     def warnings(self) -> list[str]:
         """What is implausible, a line each: what, in which file, what to do."""
@@ -62,9 +65,8 @@ class Census:
                 f"most of the light lies outside of the field of view in {where}: if it is inverted, turn it over, or "
                 "remove it to have it estimated"
             )
-        for name, findings in self.findings.items():
-            if findings:
-                lines += [f"{name}: {line}" for line in self._doubts(name, findings)]
+        for (source, name), findings in self.findings.items():
+            lines += [f"{source} {name}: {line}".lstrip() for line in self._doubts(name, findings)]
         return lines
 
     def _doubts(self, name: str, findings: list[Finding]) -> list[str]:

@@ -94,14 +94,17 @@ def read_sample(sample: Sample) -> Photograph:
     return Photograph(sample.id, image, labels, fov, observer, masks)
 
 
-def require_labels(samples: list[Sample], targets: list[str]) -> None:
+def require_labels(samples: list[Sample], targets: dict[str, list[str]]) -> None:
     """Samples to train or validate on must have every label.
+
+    Args:
+        targets: that need one, by the samples' source.
 
     Raises:
         UserError: names the first without one.
     """
     for sample in samples:
-        for target in targets:
+        for target in targets[sample.source]:
             if target not in sample.labels:
                 raise UserError(f"{sample.image} has no label for {target}: add it, or {INSTEAD_OF_LABELS}")
 

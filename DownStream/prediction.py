@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from DownStream.checkpoints import load_segmentation
 from DownStream.data import Photograph, read_sample, require_labels
 from DownStream.inference import Predictor
 from DownStream.options.predict import Options
@@ -19,7 +20,7 @@ from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
 from DownStream.selection import labels_of, newest_checkpoint, own_samples, pixel_sizes, select_samples
 from DownStream.sets.base import Sample
-from DualScaleNet.common.checkpoint import load_checkpoint
+from DownStream.sources import expected_targets
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, write_image, writing
@@ -39,7 +40,7 @@ def predict(options: Options) -> None:
     """
     device = select_device(options.device)
     paths = options.checkpoint or [newest_checkpoint()]
-    checkpoints = [load_checkpoint(path, "segmentation") for path in paths]
+    checkpoints = [load_segmentation(path) for path in paths]
     predictors = [Predictor.load(checkpoint, device) for checkpoint in checkpoints]
     for path, predictor in zip(paths, predictors, strict=True):
         predictor.factor, predictor.window, predictor.tta = options.scale, options.window, options.tta
@@ -68,7 +69,7 @@ def predict(options: Options) -> None:
     protocol = {
         "source": source, "window": options.window, "tta": options.tta,
         "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoints[0]["epoch"],
-        "trained_on": checkpoints[0]["dataset"],
+        "trained_on": ", ".join(checkpoints[0]["dataset"]),
         "threshold_from": "given" if isinstance(options.threshold, float) else options.threshold,
     }  # fmt: skip
     results.report(protocol, [sample for _, sample in work])
@@ -212,6 +213,7 @@ def thresholds_of(options: Options, checkpoint: dict[str, Any], predictor: Predi
         return dict.fromkeys(checkpoint["targets"], options.threshold)
     data_dir = None if options.dataset else options.data_dir
     samples = own_samples(checkpoint, options.threshold, data_dir)
+    require_labels(samples, expected_targets(checkpoint["dataset"], {"": samples}, checkpoint["targets"]))
     return choose_thresholds(predictor, samples, checkpoint["targets"])
 
 
@@ -219,13 +221,13 @@ def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list
     """For each target the threshold with the best pooled F1 on training or validation photographs.
 
     Raises:
-        UserError: a photograph has no label, or nothing is marked in any.
+        UserError: nothing is marked in any label.
     """
-    require_labels(samples, targets)
     pooled = {target: Histogram.zero() for target in targets}
     for sample in progress_bar(samples, "threshold", unit="photo", leave=False):
         photograph = read_sample(sample)
-        for target, levels in zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True):
+        maps = dict(zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True))
+        for target, levels in ((target, maps[target]) for target in photograph.labels):
             pooled[target] += Histogram.of(levels, photograph.labels[target].numpy(), photograph.counted(target))
     for target, histogram in pooled.items():
         if not histogram.positives.any():

@@ -95,7 +95,7 @@ class Results:
         row |= numbers
         self.rows.append(row)
         if photograph.labels:
-            self._score(photograph, levels, masks, numbers)
+            self._score(photograph, levels, masks, numbers, sample.source)
         for label in photograph.labels.values() if predictor.localiser and region.found else ():
             if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
                 self.cut_off.append(sample.id)
@@ -107,6 +107,7 @@ class Results:
         levels: dict[str, np.ndarray],
         masks: dict[str, np.ndarray],
         numbers: dict[str, Number],
+        source: str,
     ) -> None:
         """Compares maps, masks and numbers with the labels that there are."""
         fov, name = photograph.field_of_view, photograph.id
@@ -116,7 +117,8 @@ class Results:
             drawings = {"postprocessed": masks[target]} if target in self.rules else {}
             if photograph.observer is not None:
                 drawings["observer"] = photograph.observer.numpy()
-            self.evaluations[target].add(name, levels[target], label, fov, drawings, photograph.counted(target))
+            counted = photograph.counted(target)
+            self.evaluations[target].add(name, levels[target], label, fov, drawings, counted, source)
         compared = {target: in_label(mask, photograph.counted(target)) for target, mask in masks.items()}
         if any(compared[target] is not mask for target, mask in masks.items()):
             numbers = measure(compared, fov)

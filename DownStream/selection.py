@@ -10,6 +10,7 @@ from typing import Any
 from DownStream.options.predict import LARGEST_PIXEL, Options, pixel_size
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
+from DownStream.sources import find_sets, merged, typed_for
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
 from DualScaleNet.common.photographs import find_photographs, passed_over_line
@@ -52,7 +53,8 @@ def select_samples(
         return [samples], source, name
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
     refuse_no_folds(paths, checkpoints, groups)
-    source = f"{CATALOGUE[checkpoint['dataset']].title} {split_name(checkpoint['options'], options.split)}"
+    titles = ", ".join(CATALOGUE[name].title for name in checkpoint["dataset"])
+    source = f"{titles} {split_name(checkpoint['options'], options.split)}"
     source += values_line(labels_of(checkpoint)[0])
     if len(paths) == 1:
         return groups, source, f"predictions-{options.split}"
@@ -148,14 +150,12 @@ def set_samples(options: Options, dataset: str, checkpoint: dict[str, Any]) -> l
         UserError: the set has no such target or no such split, or --target names others than the checkpoint's.
     """
     other = CATALOGUE[dataset]
-    for target in checkpoint["targets"]:
-        if other.targets and target not in other.targets:
-            raise UserError(f"--dataset {dataset} has no {target}, which the checkpoint segments")
-    data_dir = options.data_dir
-    if data_dir is None:
-        if other.folder is None:
-            raise UserError(f"--dataset {dataset} needs --data-dir")
-        data_dir = ROOT / "Dataset" / other.folder
+    if not any(map(other.own_name, checkpoint["targets"])):
+        wanted = ", ".join(checkpoint["targets"])
+        raise UserError(f"--dataset {dataset} has {', '.join(other.targets)}, the checkpoint segments {wanted}")
+    if options.data_dir is None and other.folder is None:
+        raise UserError(f"--dataset {dataset} needs --data-dir")
+    data_dir = options.data_dir[0] if options.data_dir else ROOT / "Dataset" / str(other.folder)
     found = find_samples(other, data_dir, *labels_of(checkpoint, options))
     if options.split not in found:
         raise UserError(f"{other.title} has no split {options.split} there: choose --split {' or '.join(found)}")
@@ -169,7 +169,9 @@ def labels_of(checkpoint: dict[str, Any], options: Options | None = None) -> tup
         UserError: --target names a target that the network does not segment.
     """
     typed, missing_labels = checkpoint["options"]["target"], checkpoint["options"].get("missing_labels", "error")
-    if options and options.dataset not in (None, checkpoint["dataset"]):
+    if options and options.dataset and options.dataset in checkpoint["dataset"]:
+        typed = typed_for(options.dataset, checkpoint["dataset"], typed)
+    elif options and options.dataset:
         typed, missing_labels = checkpoint["targets"], "error"  # masks of another set mean what that set says
     if options and options.target:
         typed = retyped(checkpoint["targets"], options.target)
@@ -182,17 +184,20 @@ def values_line(typed: list[str]) -> str:
     return f" ({values})" if values else ""
 
 
-def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -> list[Sample]:
+def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | None) -> list[Sample]:
     """The samples of one of the checkpoint's own splits.
 
     Raises:
         UserError: the split is empty, or a photograph of it is not there.
     """
-    if data_dir is None:
-        data_dir = Path(checkpoint["options"]["data_dir"])
-        if not data_dir.is_dir():
-            raise UserError(f"{data_dir}, where the training data lay, is gone: name their folder with --data-dir")
-    found = find_samples(CATALOGUE[checkpoint["dataset"]], data_dir, *labels_of(checkpoint))
+    if folders is None:
+        folders = [Path(folder) for folder in checkpoint["options"]["data_dir"]]
+        if gone := [folder for folder in folders if not folder.is_dir()]:
+            raise UserError(f"{gone[0]}, where the training data lay, is gone: name their folder with --data-dir")
+    datasets = checkpoint["dataset"]
+    if len(folders) != len(datasets):
+        raise UserError(f"--data-dir names {len(folders)} folders: the checkpoint's sets are {', '.join(datasets)}")
+    found = merged(find_sets(datasets, folders, *labels_of(checkpoint)))
     samples = {sample.key: sample for members in found.values() for sample in members}
     wanted = checkpoint["split"][split]
     if not wanted:
@@ -200,7 +205,8 @@ def own_samples(checkpoint: dict[str, Any], split: str, data_dir: Path | None) -
         raise UserError(f"the checkpoint's split {split} is empty: choose --split {' or '.join(others)}")
     missing = [key for key in wanted if key not in samples]
     if missing:
-        raise UserError(f"{data_dir} lacks {len(missing)} photographs of the checkpoint's split, {missing[0]} first")
+        where = ", ".join(map(str, folders))
+        raise UserError(f"{where} lacks {len(missing)} photographs of the checkpoint's split, {missing[0]} first")
     return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
 
 

@@ -68,17 +68,21 @@ def ignored_by(typed: list[str]) -> Ranges:
     return tuple(each for meaning in meanings for each in meaning.ignored)
 
 
-def complete_targets(typed: list[str] | None, dataset: str, settings: SegmentationSet, default: list[str]) -> list[str]:
+def complete_targets(typed: list[str] | None, sets: dict[str, SegmentationSet], default: list[str]) -> list[str]:
     """What was typed, with the default names where there is none.
 
+    Args:
+        sets: data sets by the names that a message gives them, of which each target needs one.
+
     Raises:
-        UserError: a name that the data set does not have, or one that is given twice.
+        UserError: a name that no data set has, or one that is given twice.
     """
     typed = typed or []
     names = names_of(typed)
     for name in names:
-        if settings.targets and name not in settings.targets:
-            raise UserError(f"--target {name}: {dataset} has {', '.join(settings.targets)}")
+        if not any(settings.own_name(name) for settings in sets.values()):
+            there = "; ".join(f"{title} has {', '.join(settings.targets)}" for title, settings in sets.items())
+            raise UserError(f"--target {name}: {there}")
         if names.count(name) > 1:
             raise UserError(f"--target {name} is given twice: write several values as {name}=1,2")
     return typed if names else [*default, *typed]
@@ -109,8 +113,10 @@ def find_samples(
         UserError: as `find` of the data set; or two targets would be read from one mask by the same values.
     """
     meanings, ignored = dict(map(parse_target, typed)), ignored_by(typed)
-    names = names_of(typed)
-    found = with_common_bits(settings.find(root, names))
+    own_names = {name: own for name in names_of(typed) if (own := settings.own_name(name))}
+    names = list(own_names)
+    found = with_common_bits(settings.find(root, list(own_names.values())))
+    found = {split: [renamed(sample, own_names) for sample in members] for split, members in found.items()}
     peers: dict[str, list[Path]] = {}  # of the targets that have labels
     for sample in (sample for members in found.values() for sample in members):
         for name, label in sample.labels.items():
@@ -133,6 +139,12 @@ def find_samples(
     return {split: [complete(sample, fill[split]) for sample in members] for split, members in found.items()}
 
 
+def renamed(sample: Sample, own_names: dict[str, str]) -> Sample:
+    """A sample whose labels have the names that were typed, which are the keys, instead of the data set's own."""
+    labels = {name: sample.labels[own] for name, own in own_names.items() if own in sample.labels}
+    return replace(sample, labels=labels)
+
+
 def refuse_same_values(labels: dict[str, Label]) -> None:
     """Two targets of a photograph must not be the same.
 
@@ -149,10 +161,15 @@ def refuse_same_values(labels: dict[str, Label]) -> None:
             )
 
 
-def leave_out_unlabelled(lists: dict[str, list[Sample]], names: list[str]) -> dict[str, list[Sample]]:
-    """The lists without the training and validation photographs that lack a label, each of which is named."""
+def leave_out_unlabelled(lists: dict[str, list[Sample]], targets: dict[str, list[str]]) -> dict[str, list[Sample]]:
+    """The lists without the training and validation photographs that lack a label, each of which is named.
+
+    Args:
+        targets: that need one, by the samples' source.
+    """
     learned = [sample for split in ("train", "val") for sample in lists.get(split, [])]
-    bare = {sample.key: sample.image.name for sample in learned if not set(names) <= sample.labels.keys()}
+    bare = {each.key: each.image.name for each in learned if not set(targets[each.source]) <= each.labels.keys()}
     if bare:
-        warn(f"left out {len(bare)} photographs without a mask of {' and '.join(names)}: {', '.join(bare.values())}")
+        names = " and ".join(dict.fromkeys(name for each in targets.values() for name in each))
+        warn(f"left out {len(bare)} photographs without a mask of {names}: {', '.join(bare.values())}")
     return {split: [sample for sample in members if sample.key not in bare] for split, members in lists.items()}

@@ -8,26 +8,32 @@ from typing import Any, ClassVar
 
 import torch
 
+from DownStream.checkpoints import (
+    initial_encoder,
+    load_latest_segmentation,
+    read_init,
+    read_localiser,
+    take_decoder,
+)
 from DownStream.data import read_sample
 from DownStream.inference import Predictor, reestimate_batch_norm
 from DownStream.loss import segmentation_loss
 from DownStream.model import DECODERS, Segmenter
 from DownStream.options.train import Options
-from DownStream.recipes import RECIPES, current_options
+from DownStream.recipes import RECIPES
 from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.targets import ignored_by
 from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
-from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore, save_checkpoint
+from DualScaleNet.common.checkpoint import restore, save_checkpoint
 from DualScaleNet.common.device import autocast, seeded_generator, select_device
 from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.photographs import sizes_of
 from DualScaleNet.common.run import Position, Run, epoch_order
 from DualScaleNet.common.script import ROOT, UserError
-from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
+from DualScaleNet.encoder import Encoder
 
 WEIGHT_DECAY = 1e-6  # the authors'
 FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
@@ -46,19 +52,19 @@ def train(options: Options) -> None:
     samples = split_samples(options)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
     torch.manual_seed(options.seed)
-    encoder = initial_encoder(options)
+    trained, encoder = read_init(options.init, options) if options.init else (None, initial_encoder(options))
     options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
     claim(options.run_dir)
     sizes = sizes_of(files_of(samples["train"] + samples["val"]))
     checkpoint = resumable(options, split, sizes)
     localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
-    if checkpoint and options.resume != "force":
-        network_input = NetworkInput.of(checkpoint)
-    else:
-        network_input = input_of(options, samples["train"])
+    before = trained if options.resume == "force" else checkpoint or trained
+    network_input = NetworkInput.of(before) if before else input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)
 
     model = Segmenter(encoder, len(options.targets), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
+    if trained:
+        take_decoder(model, trained, options.targets)
     model.to(device).to(memory_format=torch.channels_last)
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
@@ -71,7 +77,7 @@ def train(options: Options) -> None:
         return
 
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
-    title = CATALOGUE[options.dataset].title
+    title = ", ".join(CATALOGUE[name].title for name in options.dataset)
     run.begin(f"{title}, {', '.join(options.target)}: {counts}; encoder {options.encoder}")
     for _ in run.epochs():
         row = train_one_epoch(run)
@@ -106,10 +112,10 @@ def train_one_epoch(run: "Training") -> dict[str, Any]:
 
 def labels_and_inside(masks: torch.Tensor, options: Options) -> tuple[torch.Tensor, torch.Tensor | None]:
     """A batch's masks (N, M, H, W), as `read_training_set` stacks them -> labels, and the pixels that count or None."""
-    classes = len(options.targets)
+    classes, with_fov = len(options.targets), "loss" in options.fov
     labels, others = masks[:, :classes], masks[:, classes:]
-    inside = others[:, -1:] if "loss" in options.fov else None
-    if ignored_by(options.target):
+    inside = others[:, -1:] if with_fov else None
+    if others.shape[1] > with_fov:
         counted = 1 - others[:, :classes]
         inside = counted if inside is None else counted * inside
     return labels, inside
@@ -236,39 +242,15 @@ def parameters_of(encoder: Encoder) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().clone() for name, value in encoder.named_parameters()}
 
 
-def initial_encoder(options: Options) -> Encoder:
-    """The encoder that `--encoder` names; without a name the newest file, whose path `options.encoder` then is.
-
-    Raises:
-        UserError: there is none, or it is unfit.
-    """
-    if options.encoder is None:
-        files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
-        if not files:
-            raise UserError(
-                f"no encoder.pth under {ROOT / 'runs'}: pretrain with DualScaleNet/main.py, "
-                "or choose --encoder FILE, random or imagenet"
-            )
-        options.encoder = str(files[-1])
-    if options.encoder == "random":
-        return Encoder(options.arch)
-    if options.encoder == "imagenet":
-        return imagenet_encoder(options.arch)
-    options.encoder = str(Path(options.encoder).resolve())
-    encoder, facts = load_encoder(Path(options.encoder), options.arch)
-    options.arch = facts["arch"]
-    return encoder
-
-
 def default_name(options: Options) -> str:
     """The run folder's name, from what distinguishes runs most."""
     encoder = options.encoder if options.encoder in ("random", "imagenet") else Path(options.encoder).parent.name
     fold = f"-fold{options.fold}of{options.folds}" if options.folds else ""
-    default = options.targets == list(CATALOGUE[options.dataset].default)
+    default = options.targets == list(CATALOGUE[options.dataset[0]].default)
     target = "" if default else "-" + "-".join(options.targets)
     recipe = "" if options.recipe == "compact" else f"-{options.recipe}"
     labels = "" if options.label_fraction == 1 else f"-labels{options.label_fraction:g}"
-    name = f"{options.dataset}{target}-{encoder}{'-finetune' * options.finetune}{recipe}{labels}{fold}"
+    name = f"{'+'.join(options.dataset)}{target}-{encoder}{'-finetune' * options.finetune}{recipe}{labels}{fold}"
     return name.replace(":", "_")
 
 
@@ -279,40 +261,19 @@ def resumable(options: Options, split: dict[str, list[str]], sizes: str) -> dict
         UserError: it was made with other options or another split.
     """
     last = options.run_dir / "last.pth"
-    checkpoint = None if options.resume == "never" else load_latest(last, "segmentation")
+    checkpoint = None if options.resume == "never" else load_latest_segmentation(last)
     if checkpoint is None or options.resume == "force":
         return checkpoint
     free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
     if checkpoint.get("sizes") == sizes:  # which older versions did not note
         free |= {"data_dir"}  # the same files, moved
-    refuse_changes(current_options(checkpoint["options"]), plain_options(options), free, options.run_dir)
+    refuse_changes(checkpoint["options"], plain_options(options), free, options.run_dir)
     if checkpoint["split"] != split:
         raise UserError(
-            f"{options.data_dir} holds other photographs than when {last} began: start over with --resume "
-            "never, or go on all the same with --resume force"
+            f"{', '.join(map(str, options.data_dir))} holds other photographs than when {last} began: start over with "
+            "--resume never, or go on all the same with --resume force"
         )
     return checkpoint
-
-
-def read_localiser(path: Path, dataset: str, split: dict[str, list[str]]) -> dict[str, Any]:
-    """What the new checkpoint carries of the localiser's.
-
-    Raises:
-        UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
-    """
-    content = load_checkpoint(path, "segmentation")
-    discs = {settings.disc for settings in CATALOGUE.values()}
-    if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
-        raise UserError(f"{path} is no localiser: train one with --target {CATALOGUE[dataset].disc} --roi full")
-    held_out = set(split["val"] + split["test"])
-    seen = held_out & set(content["split"]["train"]) if content["dataset"] == dataset else set()
-    if seen:
-        raise UserError(
-            f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
-            "train it with the same split options and --seed"
-        )
-    only_for_training = ("optimizer", "scaler", "losses", "log", "options")
-    return {name: value for name, value in content.items() if name not in only_for_training}
 
 
 def validation_scores(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float | None]:
@@ -325,7 +286,8 @@ def validation_scores(predictor: Predictor, samples: list[Sample], targets: list
         photograph = read_sample(sample)
         levels = to_levels(predictor(photograph)[0].numpy())
         for k, target in enumerate(targets):
-            pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy(), photograph.counted(target))
+            if target in photograph.labels:  # one of several data sets may lack it
+                pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy(), photograph.counted(target))
     measures = [scores(histogram) for histogram in pooled if histogram.positives.any()]
     if not measures:
         return {"val_f1": None, "val_pr_auc": None}

@@ -21,7 +21,8 @@ from DownStream.recipes import RECIPES
 from DownStream.region import Region, disc_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Label, Sample
-from DownStream.targets import find_samples, ignored_by, leave_out_unlabelled
+from DownStream.sources import expected_targets, find_sets, fit_of, merged
+from DownStream.targets import ignored_by, leave_out_unlabelled
 from DownStream.transforms import NetworkInput, TrainingPhotograph, round_up
 from DualScaleNet.common.device import HELD, free_memory
 from DualScaleNet.common.files import image_size, read_image, writing
@@ -40,27 +41,35 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
     disc = roi_target(options)
     around = [disc] if disc else []
     read = options.target + [name for name in around if name not in options.targets]
-    found = find_samples(CATALOGUE[options.dataset], options.data_dir, read, options.missing_labels)
+    sets = find_sets(options.dataset, options.data_dir, read, options.missing_labels)
     if options.groups:
-        found = with_groups(found, options.groups)
+        sets = [with_groups(found, options.groups) for found in sets]
+    every = merged(sets)
+    expected = expected_targets(options.dataset, every, options.targets)
+    for source, targets in expected.items():
+        if lacking := [target for target in options.targets if target not in targets]:
+            print(f"{source} has no {' and no '.join(lacking)}: these count in no loss and no score on it")
     skips = options.missing_labels == "skip"
     if options.split_file:
-        samples = read_split(options.split_file, found, options.label_fraction)
-        samples = leave_out_unlabelled(samples, options.targets) if skips else samples
+        samples = read_split(options.split_file, every, options.label_fraction)
+        samples = leave_out_unlabelled(samples, expected) if skips else samples
     else:
-        found = leave_out_unlabelled(found, options.targets) if skips else found
-        samples = make_split(
-            found, options.val_fraction, options.label_fraction, options.folds, options.fold, options.seed
-        )
+        sets = [leave_out_unlabelled(found, expected) for found in sets] if skips else sets
+        samples = merged([split_of(found, options) for found in sets])
     warn_of_torn_groups(samples)
-    require_labels(samples["train"] + samples["val"], options.targets)
-    require_labels(samples["train"], around)
+    require_labels(samples["train"] + samples["val"], expected)
+    require_labels(samples["train"], dict.fromkeys(expected, around))
     return samples
+
+
+def split_of(found: dict[str, list[Sample]], options: Options) -> dict[str, list[Sample]]:
+    """Which samples of one data set train, validate and test."""
+    return make_split(found, options.val_fraction, options.label_fraction, options.folds, options.fold, options.seed)
 
 
 def roi_target(options: Options) -> str | None:
     """The target around which --roi disc cuts; None for full photographs."""
-    return CATALOGUE[options.dataset].disc if options.roi == "disc" else None
+    return CATALOGUE[options.dataset[0]].disc if options.roi == "disc" else None
 
 
 def files_of(samples: list[Sample]) -> list[Path]:
@@ -75,23 +84,24 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
 
     --diameter, --size or the data set decide; what they leave open follows from the photographs.
     """
-    settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
-    regions = options.roi == "disc" or samples[0].roi
+    settings, recipe = CATALOGUE[options.dataset[0]], RECIPES[options.recipe]
+    regions, fit = options.roi == "disc" or samples[0].roi, fit_of(options.dataset, options.size)
     size = options.size or (settings.roi_size if regions else settings.size)
-    fit = "square" if options.dataset == "generic" and options.size else settings.fit
     if size and fit != "pad":
         squeezed = regions or not recipe.scale or "crop" in options.fov
         return NetworkInput("resize" if squeezed else fit, size, recipe.standardise)
     with ThreadPoolExecutor() as pool:
         measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))
     sides, diameters = zip(*measured, strict=True)
-    known = [diameter for diameter in diameters if diameter]
+    first_set = [each for each, sample in zip(diameters, samples, strict=True) if sample.source == samples[0].source]
+    known = [diameter for diameter in first_set if diameter]
     diameter = options.diameter or (median(known) if known and recipe.scale else None)
     network_input = NetworkInput("pad", 0, recipe.standardise, diameter)
     factors = [network_input.factor(each) for each in diameters]
     if changed := sum(factor != 1 for factor in factors):
         print(f"brought to a field of view of {diameter:.0f} px: {changed} of {len(samples)} photographs are resized")
     scaled = [network_input.scaled(rows, columns, f) for (rows, columns), f in zip(sides, factors, strict=True)]
+    size = size if len(options.dataset) == 1 or options.size else None  # one set's own size may be too small for others
     return replace(network_input, size=size or round_up(max(map(max, scaled))))
 
 
@@ -123,9 +133,10 @@ def read_training_set(
     """
     photographs: list[TrainingPhotograph] = []
     census, file = Census(options.target), None
+    ignoring = bool(ignored_by(options.target)) or any(len(sample.labels) < len(options.targets) for sample in samples)
     room = HELD * free_memory(device)
     for sample in progress_bar(samples, "read", unit="photo", leave=False):
-        photograph = read_training_photograph(sample, options, network_input, census)
+        photograph = read_training_photograph(sample, options, network_input, census, ignoring)
         room -= photograph.image.nbytes + photograph.masks.nbytes
         photographs.append(photograph.to(device))
         if room < 0:
@@ -141,9 +152,11 @@ def read_training_set(
 
 
 def ignored(photograph: Photograph, target: str) -> torch.Tensor:
-    """(H, W) bool, where a pixel of this target's label does not count."""
+    """(H, W) bool, where a pixel of this target's label does not count: nowhere, or everywhere without a label."""
     counted = photograph.counted(target)
-    return torch.zeros_like(photograph.labels[target]) if counted is None else torch.from_numpy(~counted)
+    if counted is None:
+        return torch.full(photograph.image.shape[1:], target not in photograph.labels)
+    return torch.from_numpy(~counted)
 
 
 class PhotographFile:
@@ -190,20 +203,21 @@ def for_statistics(photographs: list[TrainingPhotograph], network_input: Network
 
 
 def read_training_photograph(
-    sample: Sample, options: Options, network_input: NetworkInput, census: Census
+    sample: Sample, options: Options, network_input: NetworkInput, census: Census, ignoring: bool = False
 ) -> TrainingPhotograph:
     """A photograph and its masks at the network's scale; for an ROI around the disc at native size.
 
-    The masks are the labels of all targets, then, if values are to be ignored, what is ignored of each, then the field
-    of view if the loss needs it.
+    The masks are the labels of all targets, then, if anything is to be ignored, what is of each, then the field of view
+    if the loss needs it.
 
     Raises:
         UserError: the label has no disc to put a region around.
     """
     photograph, disc = read_sample(sample), roi_target(options)
     census.add(sample, photograph)
-    layers = [photograph.labels[target] for target in options.targets]
-    if ignored_by(options.target):
+    nothing = torch.zeros(photograph.image.shape[1:], dtype=torch.bool)
+    layers = [photograph.labels.get(target, nothing) for target in options.targets]
+    if ignoring:
         layers += [ignored(photograph, target) for target in options.targets]
     if "loss" in options.fov:
         layers.append(torch.from_numpy(photograph.field_of_view))

@@ -16,10 +16,10 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from DownStream.checkpoints import load_segmentation  # noqa: E402
 from DownStream.data import read_sample, require_labels  # noqa: E402
 from DownStream.inference import Predictor  # noqa: E402
 from DownStream.selection import own_samples  # noqa: E402
-from DualScaleNet.common.checkpoint import load_checkpoint  # noqa: E402
 from DualScaleNet.common.device import select_device  # noqa: E402
 from DualScaleNet.common.script import run_script  # noqa: E402
 
@@ -36,11 +36,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    checkpoint = load_checkpoint(args.checkpoint, "segmentation")
+    checkpoint = load_segmentation(args.checkpoint)
     predictor = Predictor.load(checkpoint, select_device("auto"))
     target = checkpoint["targets"][0]
-    samples = own_samples(checkpoint, "test", args.data_dir)
-    require_labels(samples, [target])
+    samples = own_samples(checkpoint, "test", [args.data_dir] if args.data_dir else None)
+    require_labels(samples, {"": [target]})
     total, found, beside, apart, rim = np.zeros(8, int), np.zeros(8, int), 0, 0, 0
     for sample in tqdm(samples, "predict", unit="photo", disable=None):
         photograph = read_sample(sample)

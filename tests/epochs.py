@@ -42,7 +42,7 @@ def pretraining_epoch(
 def segmentation_epoch(options: SegmentationOptions, device: torch.device) -> tuple[Segmenter, Epoch]:
     """A network on `device` with a random encoder, and its first epoch on the data set's training photographs."""
     options.run_dir = Path()
-    samples = CATALOGUE[options.dataset].find(options.data_dir, options.target)["train"]
+    samples = CATALOGUE[options.dataset[0]].find(options.data_dir[0], options.target)["train"]
     network_input = input_of(options, samples)
     photographs = read_training_set(samples, options, network_input, device)
     torch.manual_seed(options.seed)

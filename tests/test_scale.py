@@ -53,8 +53,8 @@ def save_set(folder: Path, sides: list[int]) -> None:
 def options(folder: Path, **changed: object) -> Namespace:
     """What train.py would make of its command line, as far as it matters here."""
     plain = {
-        "dataset": "generic", "recipe": "compact", "roi": "full", "fov": [], "size": None, "diameter": None,
-        "target": ["vessels"], "targets": ["vessels"], "run_dir": folder, "data_dir": folder,
+        "dataset": ["generic"], "recipe": "compact", "roi": "full", "fov": [], "size": None, "diameter": None,
+        "target": ["vessels"], "targets": ["vessels"], "run_dir": folder, "data_dir": [folder],
     }  # fmt: skip
     return Namespace(**plain | changed)
 

@@ -424,7 +424,7 @@ def test_a_mask_of_another_size_is_named(tmp_path):
     with pytest.raises(UserError, match=r"m\.png is 6x8, its photograph a\.png 8x6"):
         read_sample(Sample("a", tmp_path / "a.png", {"disc": Label(tmp_path / "m.png")}))
     with pytest.raises(UserError, match=r"a\.png has no label for cup"):
-        require_labels([Sample("a", tmp_path / "a.png", {"disc": Label(None)})], ["disc", "cup"])
+        require_labels([Sample("a", tmp_path / "a.png", {"disc": Label(None)})], {"": ["disc", "cup"]})
 
 
 def test_splits_by_image():

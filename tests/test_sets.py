@@ -171,7 +171,7 @@ def test_train_on_one_set_and_test_on_another(official, tmp_path, monkeypatch, c
     assert "STARE test, vessels: 2 photographs" in output and "pooled F1 of the second observer: " in output
     with open(tmp_path / "predictions-stare-test" / "per_image.csv", newline="") as file:
         assert {row["image"] for row in csv.DictReader(file)} == {"im0162", "im0163"}
-    with pytest.raises(UserError, match="idrid has no vessels"):
+    with pytest.raises(UserError, match="idrid has MA, HE, EX, SE, OD, the checkpoint segments vessels"):
         call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", "--dataset", "idrid")
 
 

@@ -18,7 +18,7 @@ class Options(argparse.Namespace):
     images: list[Path] | None
     fov: Path | None
     dataset: str | None
-    data_dir: Path | None
+    data_dir: list[Path] | None
     target: list[str] | None
     threshold: float | str
     scale: float | None
@@ -91,9 +91,9 @@ def parse_args(description: str | None = None) -> Options:
         help="Predict --split of this data set, on which the network need not have been trained.",
     )
     group.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER",
-        help="Read the data set from this folder. Default: the folder used in training, or with --dataset the set's "
-        "folder in Dataset.",
+        "--data-dir", type=Path, nargs="+", metavar="FOLDER",
+        help="Read the data set from this folder, or several from one each. Default: those used in training, or with "
+        "--dataset the set's folder in Dataset.",
     )
 
     group.add_argument(
@@ -145,6 +145,8 @@ def parse_args(description: str | None = None) -> Options:
     options = parser.parse_args(namespace=Options())
     if options.target and not options.dataset:
         parser.error("--target says how to read the masks of another data set: it needs --dataset")
+    if options.dataset and len(options.data_dir or [""]) != 1:
+        parser.error(f"--data-dir names {len(options.data_dir or [])} folders: --dataset is in one")
     if options.window and options.window % STRIDE:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:

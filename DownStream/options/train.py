@@ -6,6 +6,7 @@ from pathlib import Path
 from DownStream.groups import groups_argument
 from DownStream.recipes import COMPACT, RECIPES, recipe_type
 from DownStream.sets import CATALOGUE
+from DownStream.sources import fit_of
 from DownStream.targets import add_targets, complete_targets, names_of
 from DualScaleNet.common.options import (
     STRIDE,
@@ -30,8 +31,8 @@ class Options(TrainingOptions):
     `encoder` and `run_dir` may still be None, until the newest encoder is found.
     """
 
-    dataset: str
-    data_dir: Path
+    dataset: list[str]
+    data_dir: list[Path]
     target: list[str]  # as typed, with values
     missing_labels: str
     groups: str | None
@@ -46,6 +47,7 @@ class Options(TrainingOptions):
     size: int | None
     diameter: float | None
     encoder: str
+    init: Path | None
     arch: str
     finetune: bool
     bn_stats: str
@@ -62,14 +64,16 @@ class Options(TrainingOptions):
 def parse_args(description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     drive = CATALOGUE["drive"]
-    group = parser.add_argument_group("data", "The decoder learns from labelled photographs of one data set.")
+    group = parser.add_argument_group("data", "The decoder learns from labelled photographs.")
     group.add_argument(
-        "--dataset", default="drive", choices=list(CATALOGUE),
-        help="Read this data set. It decides the expected folder tree and many defaults.",
+        "--dataset", nargs="+", default=["drive"], choices=list(CATALOGUE), metavar="NAME",
+        help=f"Read this data set: {', '.join(CATALOGUE)}. It decides the expected folder tree and many defaults. Of "
+        "several sets, which are learned together, the first decides these defaults, and each is split on its own.",
     )
     group.add_argument(
-        "--data-dir", type=Path, metavar="FOLDER",
-        help="Read the data set from this folder. Default: the set's folder in Dataset.",
+        "--data-dir", type=Path, nargs="+", metavar="FOLDER",
+        help="Read the data set from this folder; give one for each of several sets. Default: the set's folder in "
+        "Dataset.",
     )
     add_targets(group, "the authors' choice (vessels, disc or EX)")
     group.add_argument(
@@ -122,7 +126,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--diameter", type=positive, metavar="PX",
         help="Where photographs are not resized to --size: resize them so that the field of view is PX pixels across. "
-        "Default: the median of the training photographs. The recipe release does not resize.",
+        "Default: the median of the training photographs, of the first data set. The recipe release does not resize.",
     )
 
     group = parser.add_argument_group("encoder", "The decoder reads the feature maps of an encoder.")
@@ -133,6 +137,11 @@ def parse_args(description: str | None = None) -> Options:
         "Default: the newest encoder.pth in runs.",
     )
     group.add_argument(
+        "--init", type=Path, metavar="FILE",
+        help="Go on from the network in this checkpoint of train.py: its encoder and decoder, and the size at which it "
+        "sees photographs. For targets that it does not know only the last layer begins anew.",
+    )
+    group.add_argument(
         "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
         help="Choose the architecture for random, imagenet and weights from elsewhere. An encoder.pth names its own.",
     )
@@ -140,7 +149,7 @@ def parse_args(description: str | None = None) -> Options:
         "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
     )
     group.add_argument(
-        "--bn-stats", default="reestimate", choices=["reestimate", "keep"], help=argparse.SUPPRESS  # docs/recipe.md
+        "--bn-stats", choices=["reestimate", "keep"], help=argparse.SUPPRESS  # docs/recipe.md
     )
 
     group = parser.add_argument_group(
@@ -201,33 +210,42 @@ def parse_args(description: str | None = None) -> Options:
     )
     options = parser.parse_args(namespace=Options())
 
-    settings, recipe = CATALOGUE[options.dataset], RECIPES[options.recipe]
+    sets = [CATALOGUE[name] for name in options.dataset]
+    settings, recipe, several = sets[0], RECIPES[options.recipe], len(sets) > 1
     options.epochs = options.epochs or settings.epochs
     options.batch_size = options.batch_size or recipe.batch_size or settings.batch_size
     options.lr = options.lr or recipe.lr or settings.lr
     options.schedule = options.schedule or recipe.schedule
+    options.bn_stats = options.bn_stats or ("keep" if options.init else "reestimate")
     if options.crop is None:
-        options.crop = recipe.crop or 0 if settings.fit == "pad" else 0
+        options.crop = recipe.crop or 0 if fit_of(options.dataset) == "pad" else 0
     if options.data_dir is None:
-        if settings.folder is None:
-            parser.error(f"--dataset {options.dataset} needs --data-dir")
-        options.data_dir = ROOT / "Dataset" / settings.folder
+        if "generic" in options.dataset:
+            parser.error("--dataset generic needs --data-dir")
+        options.data_dir = [ROOT / "Dataset" / str(each.folder) for each in sets]
+    if len(options.data_dir) != len(sets):
+        parser.error(f"--data-dir names {len(options.data_dir)} folders, --dataset {len(sets)} sets: give each its own")
     try:
-        options.target = complete_targets(options.target, options.dataset, settings, list(settings.default))
+        defaults = list(dict.fromkeys(target for each in sets for target in each.default))
+        options.target = complete_targets(options.target, dict(zip(options.dataset, sets, strict=True)), defaults)
     except UserError as error:
         parser.error(str(error))
+    if several and options.target != options.targets and "generic" not in options.dataset:
+        parser.error("--target: of several data sets only generic's masks are read by values: write the names alone")
     if options.folds and not options.fold < options.folds:
         parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
     if options.split_file and options.folds:
         parser.error("--split-file and --folds exclude each other: give one of them")
     if (options.roi == "disc") != bool(options.localiser):
         parser.error("--roi disc and --localiser FILE need each other: train the localiser first, with --roi full")
-    if options.roi == "disc" and (not settings.disc or "crop" in options.fov):
+    if options.roi == "disc" and (several or not settings.disc or "crop" in options.fov):
         names = ", ".join(name for name, each in CATALOGUE.items() if each.disc)
-        parser.error(f"--roi disc works with {names}, and not with --fov crop")
+        parser.error(f"--roi disc works with one of {names}, and not with --fov crop")
+    if options.init and (options.encoder or options.size or options.diameter):
+        parser.error("--init brings its own encoder and size: leave out --encoder, --size and --diameter")
     if options.crop and (options.crop % STRIDE or options.crop < 64):
         parser.error(f"--crop {options.crop}: must be a multiple of {STRIDE} and at least 64")
-    if options.diameter and (settings.fit != "pad" or (options.dataset == "generic" and options.size)):
+    if options.diameter and fit_of(options.dataset, options.size) != "pad":
         parser.error("--diameter is for photographs that are not resized to --size or to the data set's size")
     if options.size and options.size < 64:
         parser.error(f"--size {options.size}: must be at least 64")

@@ -25,6 +25,7 @@ class Evaluation:
         self.threshold = threshold
         self.pooled = {region: Histogram.zero() for region in REGIONS}
         self.rows: dict[str, dict[str, dict[str, float]]] = {region: {} for region in REGIONS}  # by photograph
+        self.by_source: dict[str, Histogram] = {}  # pooled over the whole images of each of several data sets
         self.drawings: dict[str, dict[str, Histogram]] = {}  # pooled, by region, of each of DRAWINGS that there is
         self._coarse: dict[str, list[Coarse]] = {region: [] for region in REGIONS}
         self._measures: dict[str, dict[str, Any]] | None = None  # kept: the intervals take a second
@@ -37,16 +38,20 @@ class Evaluation:
         fov: np.ndarray,
         drawings: Mapping[str, np.ndarray] | None = None,
         counted: np.ndarray | None = None,
+        source: str = "",
     ) -> None:
         """Counts one photograph: levels (H, W) uint16; label and fov (H, W) bool.
 
         drawings: other masks to be scored against the same label, (H, W) bool, by their names in DRAWINGS.
         counted: (H, W) bool, the pixels of the label that are not to be ignored; None for all.
+        source: the one of several data sets that it is of.
         """
         self._measures = None
         for region, inside in {"whole": counted, "fov": fov if counted is None else fov & counted}.items():
             histogram = Histogram.of(levels, label, inside)
             self.pooled[region] += histogram
+            if source and region == "whole":
+                self.by_source[source] = self.by_source.get(source, Histogram.zero()) + histogram
             self.rows[region][name] = scores(histogram, self.threshold)
             self._coarse[region].append(Coarse.of(histogram, self.threshold))
             for kind, mask in (drawings or {}).items():
@@ -79,6 +84,11 @@ class Evaluation:
         measures |= {kind: scores(drawn[region]) for kind, drawn in self.drawings.items()}
         return measures
 
+    def source_lines(self) -> list[str]:
+        """Of each of several data sets F1 and PR-AUC, pooled over its whole images."""
+        measured = {source: scores(histogram, self.threshold) for source, histogram in self.by_source.items()}
+        return [f"{source} alone: F1 {number(x['f1'])}, PR-AUC {number(x['pr_auc'])}" for source, x in measured.items()]
+
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
         """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
         write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures()}))
@@ -104,6 +114,7 @@ class Evaluation:
         for kind, title in DRAWINGS.items():
             if kind in self.drawings:
                 lines.append(f"pooled F1 of the {title.lower()}: {measures['whole'][kind]['f1']:.4f}")
+        lines += self.source_lines()
         undefined = measures["whole"]["per_image"]["f1"]["undefined"]
         if undefined:
             lines.append(f"images whose label has no positive pixel, left out of the means: {undefined}")

@@ -44,6 +44,7 @@ class Sample:
     roi: bool = False
     bits: int = 16
     group: str = ""  # the person, where the set tells: no group is on two sides of a split
+    source: str = ""  # which of several data sets it is of
     laterality: str = ""  # the eye, R or L, where the set tells
 
     @property
@@ -61,9 +62,10 @@ class SegmentationSet:
     It raises UserError, saying what it looked for, where it finds nothing.
 
     `targets` are all that may be asked for; `default` is the authors' choice. A name behind a colon is an annotator or
-    a level of agreement. Photographs are zero-padded on the right and at the bottom to `size` (`fit` "pad"; None: the
-    least multiple of 32 that holds them all), or resized to size x size: the frame ("resize"), or the square around the
-    field of view ("square"; the recipe release takes the frame). `disc` is the target around which --roi disc cuts,
+    a level of agreement; `synonyms` has the set's own name for what other sets call so. Photographs are zero-padded on
+    the right and at the bottom to `size` (`fit` "pad"; None: the least multiple of 32 that holds them all), or resized
+    to size x size: the frame ("resize"), or the square around the field of view ("square"; the recipe release takes the
+    frame). `disc` is the target around which --roi disc cuts,
     `roi_size` the side to which that region is resized. `counts` are the official numbers.
     """
 
@@ -80,6 +82,11 @@ class SegmentationSet:
     disc: str | None = None
     roi_size: int = 256
     counts: dict[str, int] | None = None
+    synonyms: dict[str, str] = field(default_factory=dict)
+
+    def own_name(self, target: str) -> str | None:
+        """What the set calls a target; None if it does not have it."""
+        return target if not self.targets or target in self.targets else self.synonyms.get(target)
 
 
 def with_common_bits(splits: dict[str, list[Sample]]) -> dict[str, list[Sample]]:

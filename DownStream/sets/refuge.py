@@ -47,5 +47,5 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 SET = SegmentationSet(
     "REFUGE", find, targets=("disc", "cup"), default=("disc",), folder="REFUGE", lr=1e-4, batch_size=2, epochs=100,
-    fit="square", size=512, disc="disc", counts={"train": 400, "val": 400, "test": 400},
+    fit="square", size=512, disc="disc", counts={"train": 400, "val": 400, "test": 400}, synonyms={"OD": "disc"},
 )

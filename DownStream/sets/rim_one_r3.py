@@ -53,5 +53,5 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 SET = SegmentationSet(
     "RIM-ONE r3", find, targets=("disc", "cup", "disc:exp1", "cup:exp1", "disc:exp2", "cup:exp2"), default=("disc",),
     folder="RIM-ONE r3", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512, disc="disc",
-    counts={"train": 99, "test": 60},
+    counts={"train": 99, "test": 60}, synonyms={"OD": "disc"},
 )

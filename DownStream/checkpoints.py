@@ -1,0 +1,117 @@
+"""What segmentation begins with: encoders, trained decoders and localisers, in files of any version."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from DownStream.model import DECODERS, DecoderShape, Segmenter
+from DownStream.options.train import Options
+from DownStream.recipes import RECIPES, current_options
+from DownStream.sets import CATALOGUE
+from DualScaleNet.common.checkpoint import load_checkpoint, load_latest
+from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
+
+ENCODER = "encoder."  # begins the names of its parameters in a segmenter
+
+
+def load_segmentation(path: Path) -> dict[str, Any]:
+    """A segmentation checkpoint, as today's train.py would have written it.
+
+    Raises:
+        UserError: as `load_checkpoint`.
+    """
+    return current_content(load_checkpoint(path, "segmentation"))
+
+
+def load_latest_segmentation(path: Path) -> dict[str, Any] | None:
+    """As `load_latest`, of a segmentation run."""
+    content = load_latest(path, "segmentation")
+    return content and current_content(content)
+
+
+def current_content(content: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's content; older versions knew a single data set, and had other names."""
+    datasets = [content["dataset"]] if isinstance(content["dataset"], str) else content["dataset"]
+    return content | {"dataset": datasets, "options": current_options(content["options"])}
+
+
+def initial_encoder(options: Options) -> Encoder:
+    """The encoder that `--encoder` names; without a name the newest file, whose path `options.encoder` then is.
+
+    Raises:
+        UserError: there is none, or it is unfit.
+    """
+    if options.encoder is None:
+        files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
+        if not files:
+            raise UserError(
+                f"no encoder.pth under {ROOT / 'runs'}: pretrain with DualScaleNet/main.py, "
+                "or choose --encoder FILE, random or imagenet"
+            )
+        options.encoder = str(files[-1])
+    if options.encoder == "random":
+        return Encoder(options.arch)
+    if options.encoder == "imagenet":
+        return imagenet_encoder(options.arch)
+    options.encoder = str(Path(options.encoder).resolve())
+    encoder, facts = load_encoder(Path(options.encoder), options.arch)
+    options.arch = facts["arch"]
+    return encoder
+
+
+def read_init(path: Path, options: Options) -> tuple[dict[str, Any], Encoder]:
+    """The checkpoint to go on from and its encoder, which `options.encoder` and `arch` then say.
+
+    Raises:
+        UserError: it does not fit the recipe or the region of interest.
+    """
+    content = load_segmentation(path)
+    if DecoderShape.of(content) != DECODERS[RECIPES[options.recipe].decoder]:
+        raise UserError(f"{path} has another decoder: add --recipe {content['options']['recipe']}")
+    if (roi := content["options"]["roi"]) != options.roi:
+        raise UserError(f"{path} was trained with --roi {roi}: give the same with --init")
+    encoder = Encoder(content["arch"], content["scaling"])
+    state = content["model"].items()
+    encoder.load_state_dict({name.removeprefix(ENCODER): value for name, value in state if name.startswith(ENCODER)})
+    options.encoder, options.arch = str(path.resolve()), content["arch"]
+    return content, encoder
+
+
+def take_decoder(model: Segmenter, content: dict[str, Any], targets: list[str]) -> None:
+    """Gives a network the decoder of a checkpoint; the last layer's rows go to the targets of the same name."""
+    known = [target for target in targets if target in content["targets"]]
+    ours, theirs = [targets.index(name) for name in known], [content["targets"].index(name) for name in known]
+    layers = model.decoder.named_modules()
+    last = {f"decoder.{name}" for name, layer in layers if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1)}
+    state = model.state_dict()
+    for name, value in content["model"].items():
+        if name.rpartition(".")[0] in last:
+            state[name][ours] = value[theirs]
+        elif not name.startswith(ENCODER):
+            state[name] = value
+    model.load_state_dict(state)
+    new = [target for target in targets if target not in known]
+    print(f"the decoder goes on from the checkpoint's{', but begins anew for ' * bool(new)}{', '.join(new)}")
+
+
+def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]]) -> dict[str, Any]:
+    """What the new checkpoint carries of the localiser's.
+
+    Raises:
+        UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
+    """
+    content = load_segmentation(path)
+    discs = {settings.disc for settings in CATALOGUE.values()}
+    if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
+        raise UserError(f"{path} is no localiser: train one with --target {CATALOGUE[datasets[0]].disc} --roi full")
+    held_out = set(split["val"] + split["test"])
+    seen = held_out & set(content["split"]["train"]) if content["dataset"] == datasets else set()
+    if seen:
+        raise UserError(
+            f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
+            "train it with the same split options and --seed"
+        )
+    only_for_training = ("optimizer", "scaler", "losses", "log", "options")
+    return {name: value for name, value in content.items() if name not in only_for_training}

@@ -1,0 +1,205 @@
+"""One decoder from several data sets, and a decoder that goes on from a trained one."""
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL_TRAINING, call, options_of, train
+
+from Dataset.synthetic import write_chase, write_drishti, write_drive, write_idrid, write_stare
+from DownStream import predict
+from DownStream import train as train_script
+from DownStream.checkpoints import load_segmentation, take_decoder
+from DownStream.loss import segmentation_loss
+from DownStream.model import DECODERS, Segmenter
+from DownStream.options import predict as predict_options
+from DownStream.options import train as train_options
+from DownStream.selection import labels_of, own_samples
+from DownStream.training import labels_and_inside
+from DownStream.training_set import input_of, read_training_set, split_samples
+from DownStream.transforms import training_batch
+from DualScaleNet.common.script import UserError
+from DualScaleNet.encoder import Encoder
+
+VESSELS = ("drive", "stare", "chase-db1")
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small official trees: vessels of three sets, disc and cup of one, disc and lesions of another."""
+    root = tmp_path_factory.mktemp("several")
+    for write in (write_drive, write_stare, write_chase, write_drishti, write_idrid):
+        write(root, 8, 2, (120, 110), seed=0)
+    return root
+
+
+def options(monkeypatch: pytest.MonkeyPatch, root: Path, *arguments: object) -> argparse.Namespace:
+    """Of train.py, for data sets that all lie in `root`."""
+    typed = list(map(str, arguments))
+    start = typed.index("--dataset") + 1
+    count = next((k for k, word in enumerate(typed[start:]) if word.startswith("--")), len(typed) - start)
+    return options_of(monkeypatch, train_options, *typed, "--data-dir", *[root] * count, "--run-dir", root / "run")
+
+
+def test_each_set_is_split_as_it_is_alone(official, monkeypatch):
+    folds = ("--folds", 2, "--fold", 1, "--val-fraction", 0.5)
+    together = split_samples(options(monkeypatch, official, "--dataset", *VESSELS, *folds))
+    for name in VESSELS:
+        alone = split_samples(options(monkeypatch, official, "--dataset", name, *folds))
+        for split, members in alone.items():
+            assert members and [f"{name}/{each.id}" for each in members] == [
+                each.id for each in together[split] if each.source == name
+            ]
+
+
+def test_what_a_set_does_not_have_is_not_learned_from_it(official, monkeypatch, capsys):
+    """IDRiD calls the disc OD and has no cup: whatever is said of the cup there, the loss is the same."""
+    said = options(
+        monkeypatch, official, "--dataset", "drishti-gs", "idrid", "--target", "disc", "cup", "--size", 64,
+        "--val-fraction", 0, "--fov", "loss",
+    )  # fmt: skip
+    split = split_samples(said)
+    assert "idrid has no cup" in capsys.readouterr().out
+    network_input = input_of(said, split["train"])
+    assert network_input.fit != "pad" and network_input.size == 64
+    photographs = read_training_set(split["train"], said, network_input, torch.device("cpu"))
+    for sample, photograph in zip(split["train"], photographs, strict=True):
+        generator = torch.Generator().manual_seed(0)
+        _, masks = training_batch([photograph], network_input, None, False, generator)
+        labels, inside = labels_and_inside(masks, said)
+        assert labels[:, 0].any()
+        logits = torch.zeros_like(labels)
+        wrong = torch.cat([logits[:, :1], logits[:, 1:] + 9], 1)
+        losses = [segmentation_loss(x, labels, inside, 1.0) for x in (logits, wrong)]
+        assert torch.equal(*losses) == (sample.source == "idrid")
+
+
+def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, monkeypatch):
+    large = tmp_path / "large"
+    write_stare(large, 4, 2, (240, 220), seed=1)
+    for folders, expected in (((official, large), 110), ((large, official), 220)):
+        said = options_of(
+            monkeypatch, train_options, "--dataset", "stare", "stare", "--data-dir", *folders, "--run-dir", tmp_path
+        )
+        network_input = input_of(said, split_samples(said)["train"])
+        assert network_input.fit == "pad" and abs(network_input.diameter - expected) < 25
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--dataset", "drive", "stare", "--data-dir", "a"], "--data-dir names 1 folders, --dataset 2 sets"),
+        (["--dataset", "drive", "generic"], "--dataset generic needs --data-dir"),
+        (["--dataset", "drive", "stare", "--target", "disc"], "--target disc: drive has vessels; stare has vessels"),
+        (["--dataset", "drive", "stare", "--target", "vessels=1"], "only generic's masks are read by values"),
+        (["--dataset", "drishti-gs", "idrid", "--roi", "disc", "--localiser", "x"], "--roi disc works with one of"),
+        (["--init", "x", "--encoder", "random"], "--init brings its own encoder"),
+        (["--init", "x", "--diameter", "500"], "--init brings its own encoder"),
+    ],
+)
+def test_options_that_do_not_fit(arguments, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        options_of(monkeypatch, train_options, *arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_the_same_set_twice_and_a_checkpoint_of_before(official, monkeypatch):
+    said = options(monkeypatch, official, "--dataset", "drive", "drive", "--val-fraction", 0)
+    assert {each.source for each in split_samples(said)["train"]} == {"drive", "drive-2"}
+    saved = {"dataset": "drive", "data_dir": "/gone", "preset": "ours"}
+    path = official / "old.pth"
+    torch.save(
+        {"format": 2, "kind": "segmentation", "dataset": "drive", "targets": ["vessels"], "options": saved}, path
+    )
+    content = load_segmentation(path)
+    assert content["dataset"] == ["drive"] and content["options"]["data_dir"] == ["/gone"]
+    with pytest.raises(UserError, match="/gone, where the training data lay, is gone"):
+        own_samples(content | {"options": content["options"] | {"target": ["vessels"]}}, "test", None)
+
+
+def test_values_are_of_peoples_own_masks_only(monkeypatch):
+    trained = {
+        "dataset": ["drive", "generic"], "targets": ["vessels"],
+        "options": {"target": ["vessels=1"], "missing_labels": "skip"},
+    }  # fmt: skip
+    for name, typed in (("drive", ["vessels"]), ("generic", ["vessels=1"])):
+        said = options_of(monkeypatch, predict_options, "--dataset", name, "--data-dir", "x")
+        assert labels_of(trained, said)[0] == typed
+
+
+@pytest.mark.slow
+def test_through_the_scripts(official, tmp_path, monkeypatch, capsys):
+    """Three sets are learned, scored together and each alone; moved folders are named anew."""
+    call(
+        monkeypatch, train_script, "--dataset", *VESSELS, "--data-dir", *[official] * 3, "--encoder", "random",
+        "--epochs", 1, *SMALL_TRAINING, "--folds", 2, "--run-dir", tmp_path / "run",
+    )  # fmt: skip
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "best.pth")
+    output = capsys.readouterr().out
+    assert "DRIVE, STARE, CHASE_DB1 training list, held-out fold 0 of 2, vessels: 12 photographs" in output
+    assert all(f"{name} alone: F1 0." in output for name in VESSELS)
+    out = tmp_path / "run" / "predictions-test"
+    assert len(list((out / "probability" / "drive").glob("*.png"))) == 4
+    with open(out / "per_image.csv", newline="") as file:
+        assert {row["image"].split("/")[0] for row in csv.DictReader(file)} == set(VESSELS)
+    with pytest.raises(UserError, match="the checkpoint's sets are drive, stare, chase-db1"):
+        call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "best.pth", "--data-dir", official)
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "best.pth", "--data-dir", *[official] * 3)
+
+
+@pytest.mark.slow
+def test_a_network_is_scored_where_a_set_has_its_targets(official, tmp_path, monkeypatch, capsys):
+    call(
+        monkeypatch, train_script, "--dataset", "drishti-gs", "idrid", "--data-dir", official, official, "--target",
+        "disc", "cup", "--encoder", "random", "--epochs", 1, "--size", 64, "--batch-size", 2, "--val-fraction", 0,
+        "--run-dir", tmp_path,
+    )  # fmt: skip
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth", "--dataset", "idrid", "--data-dir", official)
+    output = capsys.readouterr().out
+    assert "IDRiD test, disc: 2 photographs" in output and "cup: there are no labels" in output
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "last.pth")
+    out = tmp_path / "predictions-test"
+    for name, count in (("disc", 4), ("cup", 2)):
+        assert json.loads((out / name / "scores.json").read_text())["images"] == count
+
+
+def test_the_decoder_goes_on_and_new_targets_begin_anew():
+    torch.manual_seed(0)
+    for shape in (DECODERS["compact"], DECODERS["linear"]):
+        before = Segmenter(Encoder(), 2, shape=shape)
+        for parameter in before.decoder.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        after = Segmenter(before.encoder, 3, shape=shape)
+        content = {"targets": ["disc", "cup"], "model": before.state_dict()}
+        take_decoder(after, content, ["cup", "vessels", "disc"])
+        x = torch.rand(1, 3, 64, 64)
+        with torch.inference_mode():
+            old, new = before.eval()(x), after.eval()(x)
+        assert torch.equal(new[:, [2, 0]], old) and not torch.equal(new[:, 1], old[:, 0])
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_checkpoint(trees, trained, tmp_path, monkeypatch, capsys):
+    """With a learning rate of next to nothing the maps are those of the checkpoint, at whose scale it works."""
+    first = load_segmentation(trained / "last.pth")
+    run = tmp_path / "init"
+    train(trees / "DRIVE", run, "--init", trained / "last.pth", "--epochs", 1, "--lr", 1e-12, "--folds", 3)
+    second = load_segmentation(run / "last.pth")
+    for name, value in first["model"].items():
+        if name.startswith("encoder."):
+            assert torch.equal(value, second["model"][name])
+        elif name.endswith("weight"):
+            assert torch.allclose(value, second["model"][name], atol=1e-6)
+    assert second["diameter"] == first["diameter"] and second["size"] == first["size"]
+    with pytest.raises(UserError, match="another decoder: add --recipe compact"):
+        call(
+            monkeypatch, train_script, "--data-dir", trees / "DRIVE", "--init", trained / "last.pth", "--recipe",
+            "linear", "--run-dir", tmp_path / "other",
+        )  # fmt: skip
+    resumed = train(trees / "DRIVE", run, "--init", trained / "last.pth", "--epochs", 2, "--lr", 1e-12, "--folds", 3)
+    assert "epoch 1" in resumed.stdout + resumed.stderr
+    assert np.isfinite(load_segmentation(run / "last.pth")["log"][-1]["loss"])
