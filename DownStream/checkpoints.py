@@ -1,8 +1,10 @@
 """What segmentation begins with: encoders, trained decoders and localisers, in files of any version."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from DownStream.model import DECODERS, DecoderShape, Segmenter
@@ -14,15 +16,20 @@ from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
 
 ENCODER = "encoder."  # begins the names of its parameters in a segmenter
+DECODER = "decoder"  # the kind of a file of `without_encoder`
+HEADER = ("format", "kind", "commit")
+ONLY_FOR_TRAINING = ("optimizer", "scaler", "losses", "log", "sizes")
+PLACES = ("data_dir", "run_dir", "encoder", "init", "localiser", "split_file", "groups")  # options that name files
 
 
 def load_segmentation(path: Path) -> dict[str, Any]:
-    """A segmentation checkpoint, as today's train.py would have written it.
+    """A segmentation checkpoint, as today's train.py would have written it; or a decoder with its encoder's file.
 
     Raises:
-        UserError: as `load_checkpoint`.
+        UserError: as `load_checkpoint`; or the decoder's encoder is not beside it.
     """
-    return current_content(load_checkpoint(path, "segmentation"))
+    content = current_content(load_checkpoint(path, "segmentation", DECODER))
+    return content if content["kind"] == "segmentation" else with_encoder(path, content)
 
 
 def load_latest_segmentation(path: Path) -> dict[str, Any] | None:
@@ -113,5 +120,57 @@ def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]])
             f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
         )
-    only_for_training = ("optimizer", "scaler", "losses", "log", "options")
-    return {name: value for name, value in content.items() if name not in only_for_training}
+    return {name: value for name, value in content.items() if name not in (*ONLY_FOR_TRAINING, "options")}
+
+
+def without_encoder(path: Path, encoder_file: Path) -> dict[str, Any]:
+    """A checkpoint's content without its encoder's parameters, which are those in a file of `save_encoder`.
+
+    What it keeps of the encoder are the statistics of BatchNorm, which are its own. Kernels are in float16.
+
+    Raises:
+        UserError: it has another encoder, or is no checkpoint of train.py.
+    """
+    content = load_segmentation(path)
+    shared = {ENCODER + name: value for name, value in load_checkpoint(encoder_file, "encoder")["state"].items()}
+    state = {}
+    for name, value in content["model"].items():
+        if name in shared and not is_statistic(name):
+            if not torch.equal(value, full(shared[name])):
+                raise UserError(f"{path} was trained on another encoder than {encoder_file}, or fine-tuned it")
+        else:
+            state[name] = value.half() if value.ndim > 1 else value
+    options = {name: value for name, value in content["options"].items() if name not in PLACES}
+    kept = {name: value for name, value in content.items() if name not in (*ONLY_FOR_TRAINING, *HEADER)}
+    return kept | {"model": state, "options": options, "encoder_sha256": sha256(encoder_file)}
+
+
+def with_encoder(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """What `without_encoder` made of a checkpoint, complete again.
+
+    Raises:
+        UserError: the encoder is not beside it, or is another one.
+    """
+    encoder_file = path.with_name("encoder.pth")
+    if not encoder_file.exists():
+        raise UserError(f"{path} needs its encoder: put encoder.pth beside it")
+    if sha256(encoder_file) != content["encoder_sha256"]:
+        raise UserError(f"{encoder_file} is not the encoder of {path}: both must be of the same version")
+    state = load_checkpoint(encoder_file, "encoder")["state"]
+    shared = {ENCODER + name: value for name, value in state.items() if not is_statistic(name)}
+    return content | {"model": {name: full(value) for name, value in (shared | content["model"]).items()}}
+
+
+def full(value: torch.Tensor) -> torch.Tensor:
+    """float16 as float32."""
+    return value.float() if value.dtype == torch.float16 else value
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a parameter's name is that of a statistic of BatchNorm."""
+    return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+
+
+def sha256(path: Path) -> str:
+    """A file's checksum."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

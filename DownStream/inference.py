@@ -119,6 +119,22 @@ class Predictor:
         return total / weight
 
 
+@dataclass
+class Predictors:
+    """Several networks as one: the maps of all their targets, each from the whole photograph."""
+
+    parts: list[Predictor]
+    localiser: None = None
+
+    def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
+        """As a `Predictor`."""
+        return torch.cat([part(photograph)[0] for part in self.parts]), Region.whole(photograph.image)
+
+    def scale_of(self, photograph: Photograph) -> float | None:
+        """Of the first network that does not resize every photograph to a square; None if all do."""
+        return next((scale for part in self.parts if (scale := part.scale_of(photograph))), None)
+
+
 def starts(length: int, side: int) -> list[int]:
     """Where windows begin along a length: every half side, the last one flush with the end."""
     return [*range(0, max(1, length - side), side // 2), max(0, length - side)] if length > side else [0]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -14,18 +14,18 @@ from tqdm import tqdm
 
 from DownStream.checkpoints import load_segmentation
 from DownStream.data import Photograph, read_sample, require_labels
-from DownStream.inference import Predictor
+from DownStream.inference import Predictor, Predictors
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
-from DownStream.selection import labels_of, newest_checkpoint, own_samples, pixel_sizes, select_samples
+from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples
 from DownStream.sets.base import Sample
 from DownStream.sources import expected_targets
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, write_image, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
-from DualScaleNet.common.script import UserError, out_of_memory, progress_bar
+from DualScaleNet.common.script import ROOT, UserError, out_of_memory, progress_bar
 
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
 Item = TypeVar("Item")
@@ -39,23 +39,24 @@ def predict(options: Options) -> None:
         UserError: something only the user can mend.
     """
     device = select_device(options.device)
-    paths = options.checkpoint or [newest_checkpoint()]
+    paths = chosen_files(options)
     checkpoints = [load_segmentation(path) for path in paths]
     predictors = [Predictor.load(checkpoint, device) for checkpoint in checkpoints]
     for path, predictor in zip(paths, predictors, strict=True):
         predictor.factor, predictor.window, predictor.tta = options.scale, options.window, options.tta
-        if options.scale and predictor.network_input.fit != "pad":
+        if options.scale and predictor.network_input.fit != "pad" and not options.model:
             side = predictor.network_input.size
             raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
-    work = [(predictor, sample) for predictor, group in zip(predictors, groups, strict=True) for sample in group]
+    each: Sequence[Predictor | Predictors] = [Predictors(predictors)] if options.model else predictors
+    work = [(predictor, sample) for predictor, group in zip(each, groups, strict=True) for sample in group]
     sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
-    thresholds = thresholds_of(options, checkpoints[0], predictors[0])
-    out = options.out or paths[0].parent / name
+    thresholds = thresholds_of(options, checkpoints, predictors[0])
+    out = options.out or (ROOT / "runs" if options.model else paths[0].parent) / name
     claim(out)
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
-    typed = checkpoints[0]["targets"] if options.images else labels_of(checkpoints[0], options)[0]
+    typed = list(thresholds) if options.images else labels_of(checkpoints[0], options)[0]
     results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
@@ -80,7 +81,9 @@ def predict(options: Options) -> None:
         raise UserError(f"no photographs in {source}")
 
 
-def predict_all(work: list[tuple[Predictor, Sample]], results: Results, ledger: "Ledger | None") -> None:
+def predict_all(
+    work: Sequence[tuple[Predictor | Predictors, Sample]], results: Results, ledger: "Ledger | None"
+) -> None:
     """Predicts photographs one after the other; the next ones are being read, the last ones' files written.
 
     Args:
@@ -203,14 +206,16 @@ class Ledger:
             file.write(json.dumps(content) + "\n")
 
 
-def thresholds_of(options: Options, checkpoint: dict[str, Any], predictor: Predictor) -> dict[str, float]:
+def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], predictor: Predictor) -> dict[str, float]:
     """The threshold of each target's masks: given, or chosen on the checkpoint's own photographs.
 
     Raises:
         UserError: they are not there, or have no labels.
     """
     if isinstance(options.threshold, float):
-        return dict.fromkeys(checkpoint["targets"], options.threshold)
+        targets = [target for checkpoint in checkpoints for target in checkpoint["targets"]]
+        return dict.fromkeys(targets, options.threshold)
+    checkpoint = checkpoints[0]
     data_dir = None if options.dataset else options.data_dir
     samples = own_samples(checkpoint, options.threshold, data_dir)
     require_labels(samples, expected_targets(checkpoint["dataset"], {"": samples}, checkpoint["targets"]))

@@ -63,8 +63,7 @@ def current_name(name: str) -> str:
 def current_options(options: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's options, in today's words where an older version wrote them, and with what it did not have yet."""
     options = {"missing_labels": "error", "init": None, **options}
-    for name in ("dataset", "data_dir"):  # of several
-        options[name] = options[name] if isinstance(options[name], list) else [options[name]]
+    options |= {name: [options[name]] for name in ("dataset", "data_dir") if isinstance(options.get(name), str)}
     if "preset" in options:
         options["recipe"] = current_name(options.pop("preset"))
     return options

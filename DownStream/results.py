@@ -9,7 +9,7 @@ from torch import Tensor
 
 from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
-from DownStream.inference import Predictor
+from DownStream.inference import Predictor, Predictors
 from DownStream.measurements import Number, measure
 from DownStream.postprocessing import postprocess, rules
 from DownStream.quality import quality
@@ -60,7 +60,7 @@ class Results:
         self.estimated = 0  # fields of view of labelled photographs
 
     def add(
-        self, sample: Sample, photograph: Photograph, predictor: Predictor, maps: Tensor, region: Region
+        self, sample: Sample, photograph: Photograph, predictor: Predictor | Predictors, maps: Tensor, region: Region
     ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
         """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where.
 

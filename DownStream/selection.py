@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from DownStream.options.predict import LARGEST_PIXEL, Options, pixel_size
+from DownStream.options.predict import LARGEST_PIXEL, MODELS, Options, pixel_size, ready_models
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.sources import find_sets, merged, typed_for
@@ -29,6 +29,23 @@ def newest_checkpoint() -> Path:
         if (last.parent / "split.json").exists() and not (last.parent / "cell.json").exists():
             return best if best.exists() else last
     raise UserError(f"no segmentation run under {ROOT / 'runs'}: train with DownStream/train.py or give --checkpoint")
+
+
+def chosen_files(options: Options) -> list[Path]:
+    """The checkpoints to predict with; `options.model` then says whether they are ready models.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not options.checkpoint and options.model is None:
+        try:
+            return [newest_checkpoint()]
+        except UserError:
+            options.model = ready_models() if options.images else None
+            if not options.model:
+                raise
+        print(f"nothing is trained here: these are the ready models (--model) {', '.join(options.model)}")
+    return [MODELS / f"{name}.pth" for name in options.model or ()] or options.checkpoint
 
 
 def select_samples(

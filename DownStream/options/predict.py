@@ -6,7 +6,9 @@ from pathlib import Path
 from DownStream.sets import CATALOGUE
 from DownStream.targets import typed_target
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive, positive_int
+from DualScaleNet.common.script import ROOT
 
+MODELS = ROOT / "models"
 LARGEST_PIXEL = 0.2  # mm: the widest photographs show some 30 mm of retina
 
 
@@ -14,6 +16,7 @@ class Options(argparse.Namespace):
     """What predict.py is called with."""
 
     checkpoint: list[Path]
+    model: list[str] | None
     split: str
     images: list[Path] | None
     fov: Path | None
@@ -28,6 +31,11 @@ class Options(argparse.Namespace):
     pixel_size: float | Path | None
     device: str
     out: Path | None
+
+
+def ready_models() -> list[str]:
+    """The names of the decoders in `models`."""
+    return sorted(path.stem for path in MODELS.glob("*.pth") if path.stem != "encoder")
 
 
 def threshold_choice(text: str) -> float | str:
@@ -66,11 +74,17 @@ def pixel_size_choice(text: str) -> float | Path:
 
 def parse_args(description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
+    ready = ready_models()
     group = parser.add_argument_group("input", "A checkpoint segments photographs: of its own split, or any others.")
     group.add_argument(
         "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
         help="Predict with this checkpoint of train.py. Give those of several folds to predict each one's split and "
         "pool the scores. Default: best.pth of the newest run, or last.pth where there is no best.pth.",
+    )
+    group.add_argument(
+        "--model", nargs="*", choices=ready, metavar="NAME",
+        help=f"Predict --images with these ready models, of all targets one row and one overlay: {', '.join(ready)}. "
+        "Without a name all of them. They are also taken where there is neither --checkpoint nor a run.",
     )
     group.add_argument(
         "--split", default="test", choices=["test", "val", "train"],
@@ -143,6 +157,12 @@ def parse_args(description: str | None = None) -> Options:
         "summary.csv, and mm.",
     )
     options = parser.parse_args(namespace=Options())
+    if options.model is not None:
+        options.model = options.model or ready
+        if options.checkpoint or not options.images:
+            parser.error("--model is for --images, and instead of --checkpoint")
+        if not ready:
+            parser.error(f"--model: there are no ready models in {MODELS}: give a --checkpoint")
     if options.target and not options.dataset:
         parser.error("--target says how to read the masks of another data set: it needs --dataset")
     if options.dataset and len(options.data_dir or [""]) != 1:
@@ -151,6 +171,8 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:
         parser.error("--fov is for --images: a data set has its own fields of view")
+    if isinstance(options.threshold, str) and options.model:
+        parser.error(f"--threshold {options.threshold} needs a checkpoint's own photographs: give --model a number")
     if len(options.checkpoint) > 1 and (options.images or options.dataset or isinstance(options.threshold, str)):
         parser.error("several checkpoints predict their own splits: --images, --dataset and --threshold val need one")
     return options

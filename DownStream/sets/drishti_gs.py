@@ -44,6 +44,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 SET = SegmentationSet(
     "Drishti-GS1", find, targets=("disc", "cup", "disc:all", "cup:all", "disc:any", "cup:any"), default=("disc",),
-    folder="Drishti-GS1_files", lr=1e-4, batch_size=2, epochs=300, fit="resize", size=512, disc="disc",
+    folder="Drishti-GS1_files", lr=1e-4, batch_size=2, epochs=300, fit="square", size=512, disc="disc",
     counts={"train": 50, "test": 51}, synonyms={"OD": "disc"},
 )

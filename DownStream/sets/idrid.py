@@ -46,6 +46,6 @@ def find(root: Path, targets: list[str]) -> dict[str, list[Sample]]:
 
 
 SET = SegmentationSet(
-    "IDRiD", find, targets=tuple(FOLDERS), default=("EX",), folder="IDRiD", epochs=300, fit="resize", size=512,
+    "IDRiD", find, targets=tuple(FOLDERS), default=("EX",), folder="IDRiD", epochs=300, fit="square", size=512,
     disc="OD", counts={"train": 54, "test": 27}, synonyms={"disc": "OD"},
 )

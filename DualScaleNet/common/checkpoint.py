@@ -56,8 +56,8 @@ def _previous(path: Path) -> Path:
     return path.with_stem(f"{path.stem}-previous")
 
 
-def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU.
+def load_checkpoint(path: Path, *kinds: str) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, of one of these kinds, on the CPU.
 
     Raises:
         UserError: the file is missing, damaged, foreign, of another kind, or from a newer version.
@@ -67,8 +67,8 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"{path} is no checkpoint of this project")
     if content["format"] > FORMAT:
         raise UserError(f"{path} has format {content['format']}, newer than {FORMAT}: update this checkout")
-    if content["kind"] != kind:
-        raise UserError(f"{path} is a checkpoint of kind {content['kind']!r}, not {kind!r}")
+    if content["kind"] not in kinds:
+        raise UserError(f"{path} is a checkpoint of kind {content['kind']!r}, not {kinds[0]!r}")
     return content
 
 
