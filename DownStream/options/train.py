@@ -205,8 +205,7 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument("--val-every", type=positive_int, default=10, help=argparse.SUPPRESS)  # epochs
     group.add_argument(
-        "--save-minutes", type=weight, default=5, metavar="M",
-        help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
+        "--save-minutes", type=weight, default=5, help=argparse.SUPPRESS  # between checkpoints
     )
     options = parser.parse_args(namespace=Options())
 

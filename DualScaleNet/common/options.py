@@ -146,7 +146,7 @@ def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str
         UserError: names each option that differs.
     """
     changed = {
-        name: f"--{name.replace('_', '-')} was {saved.get(name)}, now {value}"
+        name: f"--{name.replace('_', '-')} was {as_typed(saved.get(name))}, now {as_typed(value)}"
         for name, value in current.items()
         if name not in free and saved.get(name) != value
     }
