@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from DownStream.data import Photograph, read_sample, require_labels
 from DownStream.inference import Predictor
+from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
@@ -22,7 +23,7 @@ from DownStream.sets.base import Sample
 from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
-from DualScaleNet.common.files import UTF8, claim, write_image, writing
+from DualScaleNet.common.files import UTF8, claim, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import UserError, out_of_memory, progress_bar
 
@@ -55,7 +56,8 @@ def predict(options: Options) -> None:
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
     typed = checkpoints[0]["targets"] if options.images else labels_of(checkpoints[0], options)[0]
-    results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks)
+    labelled = any(sample.labels for _, sample in work)
+    results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks, options.map_format, labelled)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
 
@@ -120,7 +122,7 @@ def predict_all(work: list[tuple[Predictor, Sample]], results: Results, ledger: 
                 results.left_out.append(sample)
                 continue
             row, files = results.add(sample, photograph, predictor, maps, region)
-            written.append((sample, row, [pool.submit(write_image, path, array) for path, array in files.items()]))
+            written.append((sample, row, [pool.submit(write_result, path, array) for path, array in files.items()]))
             settle(AHEAD)
         settle(0)
     rows = done | {row["image"]: row for row in results.rows}
@@ -154,7 +156,7 @@ def made_with(
     """What the maps, masks and numbers of a photograph depend on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks")
+        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks", "map_format")
     }
 
 

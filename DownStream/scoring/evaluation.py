@@ -11,6 +11,10 @@ from DownStream.scoring.metrics import MEASURES, Coarse, Histogram, bootstrap, s
 from DualScaleNet.common.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
+TITLES = {
+    "f1": "F1 (Dice)", "pr_auc": "PR-AUC", "auroc": "AUROC", "sensitivity": "Sensitivity",
+    "specificity": "Specificity", "accuracy": "Accuracy", "iou": "IoU", "mcc": "MCC",
+}  # fmt: skip
 DRAWINGS = {"postprocessed": "Post-processed mask", "observer": "Second observer"}
 
 
@@ -119,6 +123,27 @@ def protocol_line(protocol: dict[str, Any]) -> str:
         f"threshold {protocol['threshold']:.4g}{chosen}, field-of-view mask {protocol['field_of_view']}"
         + (f"; the mask is post-processed: {rule}" if rule else "")
     )
+
+
+def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, str]:
+    """What `protocol_line` does not say, or not in full, by name; thresholds by target."""
+    chosen = protocol["threshold_from"]
+    reason = "given" if chosen == "given" else f"best pooled F1 on the {chosen} photographs"
+    several = len(set(thresholds.values())) > 1
+    values = [f"{value:.4g}" + f" ({target})" * several for target, value in thresholds.items()]
+    known = {
+        "checkpoint": Path(protocol["checkpoint"]).name,
+        "epoch": str(protocol["epoch"]),
+        "trained on": str(protocol["trained_on"]),
+        "threshold": f"{', '.join(values if several else values[:1])}, {reason}",
+    }
+    if protocol.get("scale"):
+        known["network's scale"] = protocol["scale"]
+    if protocol.get("window"):
+        known["predicted in"] = f"windows of {protocol['window']} px"
+    if protocol.get("tta"):
+        known["test-time augmentation"] = "flips and quarter turns"
+    return known
 
 
 def number(value: float) -> str:
