@@ -38,7 +38,7 @@ def read_map(path: Path) -> np.ndarray:
         UserError: the file is missing or damaged.
     """
     if path.suffix == ".png":
-        return read_image(path, "I") / np.float32(65535)
+        return read_image(path, "I").astype(np.float32) / 65535
     try:
         if path.suffix == ".npy":
             return np.load(path)

@@ -2,6 +2,7 @@
 
 import zlib
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -84,12 +85,13 @@ def _add_legend(painted: np.ndarray, colours: dict[str, Colour], fov: np.ndarray
     size = max(SMALLEST, round(min(height, width) / TEXT))
     legend = _legend(tuple(colours.items()), size)
     high, wide = legend.shape[:2]
-    for top in (height - high, 0):
-        for left in (0, width - wide):
-            box = slice(max(top, 0), max(top, 0) + high), slice(max(left, 0), max(left, 0) + wide)
-            if min(top, left) >= 0 and not fov[box].any():
-                painted[box] = legend
-                return
+    if high > height or wide > width:
+        return
+    for top, left in product((height - high, 0), (0, width - wide)):
+        box = slice(top, top + high), slice(left, left + wide)
+        if not fov[box].any():
+            painted[box] = legend
+            return
 
 
 @cache

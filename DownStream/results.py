@@ -192,9 +192,9 @@ class Results:
     def _numbers(self, targets: list[str]) -> dict[str, dict[str, Any]]:
         """Of each photograph its row of summary.csv: the numbers of these targets first, then those of none."""
         columns = list(self.rows[0])[1:]
-        own = [name for name in columns if any(belongs(name, target) for target in targets)]
+        own = dict.fromkeys(name for target in targets for name in columns if belongs(name, target))
         others = [name for name in columns if not any(belongs(name, target) for target in self.targets)]
-        return {row["image"]: {name: row[name] for name in own + others} for row in self.rows}
+        return {row["image"]: {name: row[name] for name in (*own, *others)} for row in self.rows}
 
     def _write_index(self, protocol: dict[str, Any], notes: list[str]) -> None:
         """Writes index.html and says where."""

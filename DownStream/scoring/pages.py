@@ -66,7 +66,7 @@ def html_heads(names: Iterable[str], ascending: str = "") -> str:
 
 
 def html_row(name: str, cells: str, numbers: dict[str, Any]) -> str:
-    """A photograph's row of a table: its name and first cells, both HTML, and its numbers; yellow if it is doubtful."""
+    """A photograph's row of a table: its name and first cells, both HTML, and its numbers; shaded if it is doubtful."""
     doubtful = ' class="doubtful"' if numbers["doubt"] else ""
     others = "".join(f"<td>{escape(shown(value))}</td>" for value in numbers.values())
     return f'<tr{doubtful}><th scope="row">{name}</th>{cells}{others}</tr>\n'
