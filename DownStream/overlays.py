@@ -39,7 +39,7 @@ def colours_of(targets: list[str]) -> dict[str, Colour]:
     """Each target's colour: its own by name, otherwise one that its name decides and that no other of these has."""
     found: dict[str, Colour] = {}
     for target in targets:
-        start = zlib.crc32(target.encode()) % len(OTHERS)
+        start = zlib.crc32(target.encode(errors="backslashreplace")) % len(OTHERS)
         wanted = [COLOURS.get(target.partition(":")[0]), *OTHERS[start:], *OTHERS[:start]]
         colours = [colour for colour in wanted if colour]
         found[target] = next((colour for colour in colours if colour not in found.values()), colours[0])
