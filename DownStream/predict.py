@@ -5,10 +5,13 @@
     python DownStream/predict.py --checkpoint best.pth --images mine  # any photographs, without labels
     python DownStream/predict.py --checkpoint runs/fold*/last.pth     # each fold on what it held out, pooled
 
-Each photograph ID receives probability/ID.png (16 bit: value / 65535), mask/ID.png (0 or 255) and overlay/ID.png (green
-true positive, blue missed, red false positive), all at native size. summary.csv has the numbers of all. With labels
-there are report.html, report.md, scores.json, per_image.csv and numbers.csv too. F1 and PR-AUC come first, as the
-authors measured them: over all pixels of all images pooled, on the whole image, at threshold 0.5.
+Each photograph ID receives probability/ID.png (16 bit: value / 65535; --map-format for others) and mask/ID.png (0 or
+255), of several targets in a folder each, and overlay/ID.png, the contours of all targets in colours; all at native
+size. A target with labels also has TARGET/overlay/ID.png: green true positive, blue missed, red false positive; of a
+single target this is overlay/ID.png, in the place of the contours. summary.csv has the numbers of all. With labels
+there are report.html, report.md, scores.json, per_image.csv and numbers.csv too; without any, index.html shows all
+photographs with their numbers. F1 and PR-AUC come first, as the authors measured them: over all pixels of all images
+pooled, on the whole image, at threshold 0.5.
 """
 
 import sys

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from DownStream.checkpoints import load_segmentation
 from DownStream.data import Photograph, read_sample, require_labels
 from DownStream.inference import Predictor, Predictors
+from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
@@ -23,7 +24,7 @@ from DownStream.sets.base import Sample
 from DownStream.sources import expected_targets
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
-from DualScaleNet.common.files import UTF8, claim, write_image, writing
+from DualScaleNet.common.files import UTF8, claim, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import ROOT, UserError, out_of_memory, progress_bar
 
@@ -57,7 +58,8 @@ def predict(options: Options) -> None:
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
     typed = list(thresholds) if options.images else labels_of(checkpoints[0], options)[0]
-    results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks)
+    labelled = any(sample.labels for _, sample in work)
+    results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks, options.map_format, labelled)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
 
@@ -124,7 +126,7 @@ def predict_all(
                 results.left_out.append(sample)
                 continue
             row, files = results.add(sample, photograph, predictor, maps, region)
-            written.append((sample, row, [pool.submit(write_image, path, array) for path, array in files.items()]))
+            written.append((sample, row, [pool.submit(write_result, path, array) for path, array in files.items()]))
             settle(AHEAD)
         settle(0)
     rows = done | {row["image"]: row for row in results.rows}
@@ -158,7 +160,7 @@ def made_with(
     """What the maps, masks and numbers of a photograph depend on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks")
+        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks", "map_format")
     }
 
 

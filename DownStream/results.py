@@ -11,13 +11,15 @@ from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor, Predictors
 from DownStream.measurements import Number, measure
+from DownStream.overlays import comparison, contours, thumbnail
 from DownStream.postprocessing import postprocess, rules
 from DownStream.quality import quality
 from DownStream.region import Region
-from DownStream.scoring.agreement import Agreement, numbers_text
+from DownStream.scoring.agreement import Agreement, belongs, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
+from DownStream.scoring.index import write_index
 from DownStream.scoring.metrics import threshold_level, to_levels
-from DownStream.scoring.report import overlay, write_report
+from DownStream.scoring.report import write_report
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
@@ -36,6 +38,8 @@ class Results:
         by_diameter: whether photographs are resized by their field of view.
         pixel_sizes: mm, by the photograph's id.
         raw_masks: masks are not post-processed.
+        map_format: the suffix of probability maps, one of `MAP_FORMATS`.
+        labelled: whether any photograph has a label. If none has, there is a page of thumbnails instead of a report.
     """
 
     def __init__(
@@ -46,10 +50,13 @@ class Results:
         by_diameter: bool,
         pixel_sizes: dict[str, float] | None = None,
         raw_masks: bool = False,
+        map_format: str = "png",
+        labelled: bool = True,
     ) -> None:
         self.out, self.thresholds, self.targets = out, thresholds, list(thresholds)
         self.census = Census(typed)
         self.by_diameter, self.pixel_sizes = by_diameter, pixel_sizes or {}
+        self.map_format, self.labelled = map_format, labelled
         self.rules = {} if raw_masks else rules(self.targets)
         self.rows: list[dict[str, Any]] = []  # of summary.csv
         self.evaluations = {target: Evaluation(threshold) for target, threshold in thresholds.items()}
@@ -82,15 +89,22 @@ class Results:
         levels = dict(zip(self.targets, to_levels(maps.numpy()), strict=True))
         raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
         masks = postprocess(raw) if self.rules else raw
-        for target, mask in masks.items():
-            label = photograph.labels.get(target)
-            folder = target_folder(self.out, target, self.targets)
-            files[folder / "probability" / f"{sample.id}.png"] = levels[target]
+        for target, probabilities in zip(self.targets, maps.numpy(), strict=True):
+            folder, mask = target_folder(self.out, target, self.targets), masks[target]
+            saved = levels[target] if self.map_format == "png" else probabilities
+            files[folder / "probability" / f"{sample.id}.{self.map_format}"] = saved
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
-            files[folder / "overlay" / f"{sample.id}.png"] = overlay(
-                image, in_label(mask, photograph.counted(target)), None if label is None else label.numpy()
-            )
+            if target in photograph.labels:
+                drawn = in_label(mask, photograph.counted(target))
+                files[folder / "overlay" / f"{sample.id}.png"] = comparison(
+                    image, drawn, photograph.labels[target].numpy()
+                )
             row[f"{target} highest probability"] = levels[target].max() / 65535
+        whole = self.out / "overlay" / f"{sample.id}.png"
+        if whole not in files:  # as that of a single target with a label is
+            files[whole] = contours(image, masks, fov)
+        if not self.labelled:
+            files[self.out / "thumbnails" / f"{sample.id}.jpg"] = thumbnail(image, masks)
         numbers = measure(masks, fov, self.pixel_sizes.get(sample.id))
         row |= numbers
         self.rows.append(row)
@@ -167,13 +181,33 @@ class Results:
                 "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
                 "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),
                 "postprocessing": self.rules.get(target), "numbers": self.agreement.numbers(target),
-                "lesions": self.agreement.lesions(target),
+                "lesions": self.agreement.lesions(target), "map_format": self.map_format,
             }  # fmt: skip
             folder = target_folder(self.out, target, self.targets)
             evaluation.write(folder, complete)
-            write_report(folder, complete, evaluation, samples)
+            write_report(folder, complete, evaluation, samples, self._numbers([target]))
             print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n")
             print(f"{numbers_text(complete['numbers'], complete['lesions'])}\n\nreport: {folder / 'report.html'}")
+        if self.rows and not self.labelled:
+            self._write_index(protocol, notes)
+
+    def _numbers(self, targets: list[str]) -> dict[str, dict[str, Any]]:
+        """Of each photograph its row of summary.csv: the numbers of these targets first, then those of none."""
+        columns = list(self.rows[0])[1:]
+        own = dict.fromkeys(name for target in targets for name in columns if belongs(name, target))
+        others = [name for name in columns if not any(belongs(name, target) for target in self.targets)]
+        return {row["image"]: {name: row[name] for name in (*own, *others)} for row in self.rows}
+
+    def _write_index(self, protocol: dict[str, Any], notes: list[str]) -> None:
+        """Writes index.html and says where."""
+        if self.left_out:
+            names = few([sample.id for sample in self.left_out])
+            notes = [*notes, f"{len(self.left_out)} photographs could not be read or predicted: {names}"]
+        complete = protocol | {"notes": notes, "scale": scale_line(self.rows)}
+        folders = {target: target_folder(self.out, target, self.targets) for target in self.targets}
+        summary = [f"{len(self.rows)} photographs", *(marked_line(target, self.rows) for target in self.targets)]
+        write_index(self.out, complete, self.thresholds, folders, self._numbers(self.targets), summary)
+        print(f"page of all photographs: {self.out / 'index.html'}")
 
 
 def marked_line(target: str, rows: list[dict[str, Any]]) -> str:

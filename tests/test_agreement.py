@@ -96,5 +96,5 @@ def test_the_report_has_them(trained: Path, tmp_path, monkeypatch, capsys):
     shown = numbers_table({"vessels length px": found | {"correlation": math.nan}})[0]
     assert shown[-1] == number(math.nan)
     assert all(cell in text and cell in screen for cell in (*HEADS, *shown))
-    table_on_page = [[cell.strip() for cell in row] for row in Page(page).tables[-1]]
+    table_on_page = [[cell.strip() for cell in row] for row in Page(page).tables[-2]]
     assert table_on_page[0] == HEADS and shown in table_on_page

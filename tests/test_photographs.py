@@ -109,7 +109,7 @@ TREES = {
     "together": ("a.png", "-a_mask.png", "-a-label.PNG", "-a.gt.png", "-a_manual1.gif", "-mask.png", "mask1.png"),
     "results": (
         "a.jpg", "-predictions-test/probability/a.png", "-predictions-test/mask/a.png", "-out/EX/overlay/a.png",
-        "-out/EX/mask/a.png", "-runs/segment/x/curves.png", "-comparison/curve.png",
+        "-out/EX/mask/a.png", "-out/thumbnails/a.jpg", "-runs/segment/x/curves.png", "-comparison/curve.png",
     ),
 }  # fmt: skip
 

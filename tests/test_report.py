@@ -15,18 +15,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from DownStream.scoring import report
-from DownStream.scoring.evaluation import REGIONS, Evaluation
+from DownStream.maps import MAP_FORMATS, read_map, write_result
+from DownStream.overlays import comparison
+from DownStream.scoring import curves, report
+from DownStream.scoring.evaluation import REGIONS, TITLES, Evaluation
 from DownStream.scoring.metrics import MEASURES, bootstrap, pr_curve, to_levels
-from DownStream.scoring.report import overlay, write_report
+from DownStream.scoring.report import write_report
 from DownStream.sets.base import Label, Sample
 from DualScaleNet.common.files import read_image, write_image
+from DualScaleNet.common.script import UserError
 
 HEIGHT, WIDTH = 50, 60
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 PROTOCOL = {
     "source": "DRIVE test", "target": "vessels", "images": 3, "threshold": 0.5, "threshold_from": "given",
     "field_of_view": "shipped", "checkpoint": "/home/somebody/runs/best.pth", "epoch": 400, "trained_on": "drive",
+    "map_format": "png",
 }  # fmt: skip
 
 
@@ -91,17 +95,25 @@ def make(folder: Path, qualities: dict[str, float | None], observer: bool = Fals
         write_image(photograph, image)
         write_image(folder / "data" / f"{number}_label.png", label * np.uint8(255))
         write_image(folder / "probability" / f"{name}.png", levels)
-        write_image(folder / "overlay" / f"{name}.png", overlay(image, levels >= 32768, label))
+        write_image(folder / "overlay" / f"{name}.png", comparison(image, levels >= 32768, label))
         labels = {"vessels": Label(photograph.with_name(f"{number}_label.png"))}
         samples.append(Sample(name, photograph, labels))
         evaluation.add(name, levels, label, fov, {"observer": drawn} if observer else None)
     return evaluation, samples
 
 
+def numbers_of(samples: list[Sample]) -> dict[str, dict[str, object]]:
+    """Some of those of summary.csv, in which every second photograph is doubtful."""
+    return {
+        sample.id: {"vessels parts": 7 - k, "mean width px": None, "sharpness": 2 / 3, "doubt": "dark" * (k % 2)}
+        for k, sample in enumerate(samples)
+    }
+
+
 def written(folder: Path, evaluation: Evaluation, samples: list[Sample], **facts: object) -> tuple[str, str, dict]:
     """report.html, report.md and scores.json."""
     protocol = {**PROTOCOL, "images": len(evaluation), **facts}
-    write_report(folder, protocol, evaluation, samples)
+    write_report(folder, protocol, evaluation, samples, numbers_of(samples))
     evaluation.write(folder, protocol)
     assert not list(folder.glob(".*"))  # no temporary file stays
     scores = json.loads((folder / "scores.json").read_text())["measures"]
@@ -147,8 +159,8 @@ def test_numbers_are_those_of_scores_json(tmp_path: Path, observer: bool):
     html, markdown, scores = written(tmp_path, *make(tmp_path, {"1": 0.5, "2": 0.9, "3": 0.2}, observer))
     page = Page(html)
     *summaries, per_image = markdown_tables(markdown)
-    assert len(page.tables) == len(summaries) == len(REGIONS)
-    for region, in_html, in_markdown in zip(REGIONS, page.tables, summaries, strict=True):
+    assert len(page.tables) - 1 == len(summaries) == len(REGIONS)
+    for region, in_html, in_markdown in zip(REGIONS, page.tables[:-1], summaries, strict=True):
         expected = expected_rows(scores[region])
         assert [row[1:] for row in in_markdown[1:]] == expected
         assert [" ".join(row[1:]).split() for row in in_html[1:]] == [" ".join(row).split() for row in expected]
@@ -180,6 +192,37 @@ def test_failures_come_first_and_undefined_last(tmp_path: Path):
     assert re.findall(r"\(overlay/(.*)\.png\)", markdown) == ["bad", "fair", "good"]  # the worst, as far as it is known
 
 
+def test_numbers_stand_beside_the_pictures_and_in_the_table(tmp_path: Path):
+    evaluation, samples = make(tmp_path, {"good": 0.9, "bad": 0.1})
+    html, _, _ = written(tmp_path, evaluation, samples)
+    page = Page(html)
+    heads, *lines = [[cell.strip() for cell in row] for row in page.tables[-1]]
+    assert heads == ["photograph", *(TITLES[name] for name in MEASURES), *numbers_of(samples)["bad"]]
+    scores = [[shown(evaluation.rows["whole"][name][key]) for key in MEASURES] for name in ("bad", "good")]
+    assert lines == [["bad", *scores[0], "6", "", "0.6667", "dark"], ["good", *scores[1], "7", "", "0.6667", ""]]
+    assert re.findall('<tr class="doubtful"><th scope="row"><a href="#photograph-0">(.*?)<', html) == ["bad"]
+    names = [name for name in page.texts["dt"] if name in numbers_of(samples)["bad"]]
+    assert names == ["vessels parts", "sharpness", "doubt", "vessels parts", "sharpness"]  # what is empty is left out
+    assert page.texts["dd"][-5:] == ["6", "0.6667", "dark", "7", "0.6667"]
+    states = re.findall(r'<th scope="col" aria-sort="(\w+)"><button>([^<]*)</button>', html)
+    assert [name for _, name in states] == heads
+    assert [name for state, name in states if state == "ascending"] == ["F1 (Dice)"]
+
+
+@pytest.mark.parametrize("suffix", MAP_FORMATS)
+def test_maps_are_read_in_each_format(tmp_path: Path, suffix: str):
+    evaluation, samples = make(tmp_path, {"1": 0.5})
+    saved = read_map(tmp_path / "probability" / "1.png")
+    (tmp_path / "probability" / "1.png").unlink()
+    write_result(tmp_path / "probability" / f"1.{suffix}", to_levels(saved) if suffix == "png" else saved)
+    html, _, _ = written(tmp_path, evaluation, samples, map_format=suffix)
+    picture = base64.b64decode(Page(html).pictures[2]["src"].split(",")[1])
+    assert np.abs(np.asarray(Image.open(io.BytesIO(picture))) / 255 - saved).mean() < 0.03
+    (tmp_path / "probability" / f"1.{suffix}").write_bytes(b"II*")
+    with pytest.raises(UserError, match=rf"cannot read .*1\.{suffix} \("):
+        written(tmp_path, evaluation, samples, map_format=suffix)
+
+
 def test_no_f1_at_all(tmp_path: Path):
     page = Page(written(tmp_path, *make(tmp_path, {"1": None, "2": None}))[0])
     assert [cell.strip() for cell in page.tables[0][1][1:]] == ["– –", "– –"]
@@ -200,7 +243,7 @@ def test_page_stands_alone(tmp_path: Path):
     page = Page(html)
     namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
     assert set(re.findall(r"https?://[^\"' <)]*", html)) <= namespaces
-    assert not re.search(r"<(link|script|iframe)|@import", html)
+    assert not re.search(r"<(link|iframe|script )|@import", html) and html.count("<script") == 1
     assert all(target.startswith(("#", "data:")) for target in re.findall(r'(?:href|src)="([^"]*)', html))
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)", html))
     assert len(page.ids) == len(set(page.ids))
@@ -237,7 +280,7 @@ def test_names_are_escaped(tmp_path: Path):
     page = Page(html)
     assert strips(page) == [name, "p|q_r"]
     assert page.texts["li"][0] == notes[0] and page.texts["title"] == ["<i>mine</i>: vessels"]
-    assert "<b>" not in html and "<script" not in html and "<i>mine" not in html
+    assert "<b>" not in html and "<script>alert" not in html and "<i>mine" not in html
     assert not re.search(r"(?<!\\)<", markdown)
     assert r'a\<b\>\&"c' in markdown and r"p\|q\_r" in markdown and r"x\|\*y\*" in markdown
     (target, _) = re.findall(r"\]\((overlay/.*)\)", markdown)
@@ -266,7 +309,9 @@ def test_only_the_worst_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(report, "WORST", 1)
     html, markdown, _ = written(tmp_path, *make(tmp_path, {"1": 0.9, "2": 0.6, "3": 0.3, "4": None}))
     assert strips(Page(html)) == ["3", "2"]
-    assert "The last 2 in this order are not shown" in html
+    assert "Of the last 2 in this order no pictures are shown" in html
+    assert [row[0].strip() for row in Page(html).tables[-1][1:]] == ["3", "2", "1", "4"]
+    assert re.findall(r'href="([^"]*)">\d</a>', html) == ["#photograph-0", "#photograph-1"]
     assert [row[0] for row in markdown_tables(markdown)[-1][1:]] == ["3", "2", "1", "4"]
     assert markdown.count("(overlay/") == 1
 
@@ -275,9 +320,9 @@ def test_curves_keep_their_shape_when_thinned():
     rng = np.random.default_rng(0)
     label = rng.random(200000) < 0.1
     levels = to_levels(np.clip(rng.beta(0.1, 0.3, label.size) * 0.7 + 0.3 * label, 0, 1))
-    recall, precision = pr_curve(report.Histogram.of(levels, label))
-    x, y = report._thinned(recall, precision)
-    assert len(recall) > 10000 and len(x) <= report.CURVE_POINTS
+    recall, precision = pr_curve(curves.Histogram.of(levels, label))
+    x, y = curves._thinned(recall, precision)
+    assert len(recall) > 10000 and len(x) <= curves.CURVE_POINTS
     assert (x[0], y[0], x[-1], y[-1]) == (recall[0], precision[0], recall[-1], precision[-1])
     assert abs(np.trapezoid(y, x) - np.trapezoid(precision, recall)) < 1e-3
 
@@ -286,10 +331,10 @@ def test_points_lie_on_the_curves(tmp_path: Path):
     evaluation, _ = make(tmp_path, {"1": 0.5})
     pooled = evaluation.pooled["whole"]
     scores = evaluation.measures()["whole"]["pooled"]
-    (recall,), (precision,) = report._point("pr_auc", pooled, 0.5)
-    (fall_out,), (sensitivity,) = report._point("auroc", pooled, 0.5)
+    (recall,), (precision,) = curves._point("pr_auc", pooled, 0.5)
+    (fall_out,), (sensitivity,) = curves._point("auroc", pooled, 0.5)
     assert recall == sensitivity == pytest.approx(scores["sensitivity"])
     assert 2 * precision * recall / (precision + recall) == pytest.approx(scores["f1"])
     assert 1 - fall_out == pytest.approx(scores["specificity"])
-    nothing = report._point("pr_auc", evaluation.pooled["whole"].zero(), 0.5)
+    nothing = curves._point("pr_auc", evaluation.pooled["whole"].zero(), 0.5)
     assert nothing == ([], [])

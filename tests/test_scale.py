@@ -1,6 +1,7 @@
 """Scale: the network sees structures as wide as those it was trained on, whatever the camera; and memory stays flat."""
 
 import json
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -291,6 +292,10 @@ def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkey
     assert len(calls) - 10 == 8 - done
     assert [row["image"] for row in rows(out / "summary.csv")] == [str(k) for k in range(8)]
     assert len(list((out / "mask").iterdir())) == 8 and not (out / ".predicted.jsonl").exists()
+    page = (out / "index.html").read_text()
+    assert re.findall('<th scope="row">(.*?)</th>', page) == [str(k) for k in range(8)]
+    links = re.findall(r'(?:href|src)="([^"]*)"', page)
+    assert len(links) == 8 * 3 and all((out / link).exists() for link in links)
     calls.clear()
     calls.extend([""] * 10)
     call(monkeypatch, predict, *arguments)  # all were done: it begins anew

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from typing import get_type_hints
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -283,11 +284,18 @@ def test_photographs_without_labels(trained, tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise(size, 40).convert(mode).save(tmp_path / path)
     (tmp_path / "mine" / "Thumbs.db").touch()
-    output = run_script(
-        "DownStream/predict.py", "--checkpoint", trained / "last.pth", "--images", "mine", "--out", "out", cwd=tmp_path
-    ).stdout
+    options = ("--images", "mine", "--out", "out", "--map-format", "npy")
+    output = run_script("DownStream/predict.py", "--checkpoint", trained / "last.pth", *options, cwd=tmp_path).stdout
     assert "2 photographs (mine): maps, masks and overlays" in output and "nothing to score" in output
-    assert Image.open(tmp_path / "out" / "probability" / "Eye 1.png").size == (97, 61)
+    probability = np.load(tmp_path / "out" / "probability" / "Eye 1.npy")
+    mask = np.asarray(Image.open(tmp_path / "out" / "mask" / "Eye 1.png"))
+    assert probability.dtype == np.float32 and probability.shape == mask.shape == (61, 97)
+    assert np.array_equal(mask > 0, np.rint(probability * 65535) >= 32768)
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    links = {unquote(link) for link in re.findall(r'(?:href|src)="([^"]*)"', page)}
+    files = {f"{folder}/{name}" for name in ("Eye 1", "left/ü") for folder in ("overlay", "mask", "thumbnails")}
+    assert {link.rpartition(".")[0] for link in links} == files
+    assert all((tmp_path / "out" / link).exists() for link in links)
     assert Image.open(tmp_path / "out" / "overlay" / "left" / "ü.png").size == (40, 200)
     assert not (tmp_path / "out" / "scores.json").exists()
     assert "of the field of view is marked (median" in output

@@ -19,7 +19,6 @@ from DownStream.loss import binary_cross_entropy, dice_loss
 from DownStream.masks import read_mask
 from DownStream.model import DECODERS, Decoder, Segmenter, local_contrast, resize
 from DownStream.recipes import COMPACT, LINEAR, RECIPES, RELEASE
-from DownStream.scoring.report import FALSE, MISSED, TRUE, overlay
 from DownStream.sets.base import Label, Sample
 from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
@@ -200,13 +199,6 @@ def test_a_side_that_is_no_multiple_of_32_is_padded_for_the_network_alone():
     network_input = NetworkInput("resize", 100)
     padded = network_input.pad(network_input.scale(picture(50, 70)))
     assert padded.shape == (3, 128, 128) and padded[:, 100:].max() == 0
-
-
-def test_overlay_colours():
-    mask, label = np.array([[True, True, False, False]]), np.array([[True, False, True, False]])
-    painted = overlay(np.full((1, 4, 3), 100, np.uint8), mask, label)
-    assert painted[0].tolist() == [list(TRUE), list(FALSE), list(MISSED), [70, 70, 70]]
-    assert overlay(np.zeros((1, 4, 3), np.uint8), mask, None)[0, 1].tolist() == list(TRUE)
 
 
 # --- augmentation

@@ -143,6 +143,8 @@ def test_through_the_scripts(official, tmp_path, monkeypatch, capsys):
     assert "DRIVE, STARE, CHASE_DB1 training list, held-out fold 0 of 2, vessels: 12 photographs" in output
     assert all(f"{name} alone: F1 0." in output for name in VESSELS)
     out = tmp_path / "run" / "predictions-test"
+    assert json.loads((out / "scores.json").read_text())["sets"].keys() == set(VESSELS)
+    assert "stare alone: F1 0." in (out / "report.html").read_text()
     assert len(list((out / "probability" / "drive").glob("*.png"))) == 4
     with open(out / "per_image.csv", newline="") as file:
         assert {row["image"].split("/")[0] for row in csv.DictReader(file)} == set(VESSELS)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from DownStream.maps import MAP_FORMATS
 from DownStream.sets import CATALOGUE
 from DownStream.targets import typed_target
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive, positive_int
@@ -31,6 +32,7 @@ class Options(argparse.Namespace):
     pixel_size: float | Path | None
     device: str
     out: Path | None
+    map_format: str
 
 
 def ready_models() -> list[str]:
@@ -149,6 +151,10 @@ def parse_args(description: str | None = None) -> Options:
         "--out", type=Path, metavar="FOLDER",
         help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of what --images "
         "names, beside the first checkpoint.",
+    )
+    group.add_argument(
+        "--map-format", default="png", choices=MAP_FORMATS,
+        help="Save probability maps as 16-bit PNG, value / 65535, or as float32 in NumPy's .npy or in TIFF.",
     )
     group.add_argument(
         "--pixel-size", type=pixel_size_choice, metavar="MM|CSV",

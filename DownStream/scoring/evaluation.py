@@ -11,6 +11,10 @@ from DownStream.scoring.metrics import MEASURES, Coarse, Histogram, bootstrap, s
 from DualScaleNet.common.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
+TITLES = {
+    "f1": "F1 (Dice)", "pr_auc": "PR-AUC", "auroc": "AUROC", "sensitivity": "Sensitivity",
+    "specificity": "Specificity", "accuracy": "Accuracy", "iou": "IoU", "mcc": "MCC",
+}  # fmt: skip
 DRAWINGS = {"postprocessed": "Post-processed mask", "observer": "Second observer"}
 
 
@@ -86,12 +90,17 @@ class Evaluation:
 
     def source_lines(self) -> list[str]:
         """Of each of several data sets F1 and PR-AUC, pooled over its whole images."""
-        measured = {source: scores(histogram, self.threshold) for source, histogram in self.by_source.items()}
-        return [f"{source} alone: F1 {number(x['f1'])}, PR-AUC {number(x['pr_auc'])}" for source, x in measured.items()]
+        measured = self.source_scores().items()
+        return [f"{source} alone: F1 {number(each['f1'])}, PR-AUC {number(each['pr_auc'])}" for source, each in measured]
+
+    def source_scores(self) -> dict[str, dict[str, float]]:
+        """Of each of several data sets the measures, pooled over its whole images."""
+        return {source: scores(histogram, self.threshold) for source, histogram in self.by_source.items()}
 
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
         """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
-        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures()}))
+        sets = {"sets": self.source_scores()} if self.by_source else {}
+        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(), **sets}))
         rows = [
             {"image": name, "region": region, **row} for region in self.rows for name, row in self.rows[region].items()
         ]
@@ -130,6 +139,27 @@ def protocol_line(protocol: dict[str, Any]) -> str:
         f"threshold {protocol['threshold']:.4g}{chosen}, field-of-view mask {protocol['field_of_view']}"
         + (f"; the mask is post-processed: {rule}" if rule else "")
     )
+
+
+def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, str]:
+    """What `protocol_line` does not say, or not in full, by name; thresholds by target."""
+    chosen = protocol["threshold_from"]
+    reason = "given" if chosen == "given" else f"best pooled F1 on the {chosen} photographs"
+    several = len(set(thresholds.values())) > 1
+    values = [f"{value:.4g}" + f" ({target})" * several for target, value in thresholds.items()]
+    known = {
+        "checkpoint": Path(protocol["checkpoint"]).name,
+        "epoch": str(protocol["epoch"]),
+        "trained on": str(protocol["trained_on"]),
+        "threshold": f"{', '.join(values if several else values[:1])}, {reason}",
+    }
+    if protocol.get("scale"):
+        known["network's scale"] = protocol["scale"]
+    if protocol.get("window"):
+        known["predicted in"] = f"windows of {protocol['window']} px"
+    if protocol.get("tta"):
+        known["test-time augmentation"] = "flips and quarter turns"
+    return known
 
 
 def number(value: float) -> str:

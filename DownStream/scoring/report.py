@@ -1,65 +1,52 @@
-"""Pictures of an evaluation: the overlay of a mask on its photograph, and the report that puts all of it on a page."""
+"""The report of an evaluation: all of it on a page, and for a paper's supplement in Markdown."""
 
 import base64
 import io
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
-from string import Template
-from typing import Any, Literal, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-import cv2
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from PIL import Image
 
 from DownStream.data import read_sample
+from DownStream.maps import JPEG, read_map
+from DownStream.overlays import FALSE, MISSED, TRUE
 from DownStream.scoring.agreement import HEADS, lesions_line, numbers_table
+from DownStream.scoring.curves import CURVES, curve_svg, write_curves
 from DownStream.scoring.evaluation import (
     DRAWINGS,
     REGIONS,
+    TITLES,
     Evaluation,
+    facts,
     interval,
     mean_and_deviation,
     number,
     protocol_line,
 )
-from DownStream.scoring.metrics import MEASURES, Histogram, pr_curve, roc_curve, threshold_level
+from DownStream.scoring.metrics import MEASURES
+from DownStream.scoring.pages import (
+    html_facts,
+    html_heads,
+    html_legend,
+    html_list,
+    html_notes,
+    html_row,
+    shown,
+    write_page,
+)
 from DownStream.sets.base import Sample
 from DualScaleNet.common.files import UTF8, read_image, replacing
 from DualScaleNet.common.script import progress_bar
 
 Measures = dict[str, dict[str, Any]]  # of an `Evaluation`, by region
 
-
-class Curve(NamedTuple):
-    """How a curve is drawn: from the points of a histogram, with the legend in a corner that it leaves free."""
-
-    title: str
-    points: Callable[[Histogram], tuple[np.ndarray, np.ndarray]]
-    xlabel: str
-    ylabel: str
-    corner: Literal["lower left", "lower right"]
-
-
-TRUE, MISSED, FALSE = (60, 220, 90), (60, 120, 255), (255, 60, 50)  # green, blue, red
-TITLES = {
-    "f1": "F1 (Dice)", "pr_auc": "PR-AUC", "auroc": "AUROC", "sensitivity": "Sensitivity",
-    "specificity": "Specificity", "accuracy": "Accuracy", "iou": "IoU", "mcc": "MCC",
-}  # fmt: skip
-CURVES = {
-    "pr_auc": Curve("Precision-recall", pr_curve, "Recall", "Precision", "lower left"),
-    "auroc": Curve("ROC", roc_curve, "False positive rate (1 - specificity)", "Sensitivity", "lower right"),
-}
-LINES = {"whole": ("#0b5cad", "-"), "fov": ("#c2570c", "--")}
-MARKERS = {"observer": "D", "postprocessed": "s"}  # of the drawings
-CURVE_POINTS = 500
 NUMBERS = "Read off masks and labels alike, in px and px2, as in summary.csv; each photograph's are in numbers.csv."
 STRIPS = 100  # photographs shown, the worst ones
 WORST = 10  # photographs whose overlays report.md links to
@@ -67,74 +54,64 @@ PICTURE = 320  # pixels, the longer side of a picture in a strip
 ORDER = "Scores are those of the whole image. The lowest F1 comes first; photographs without F1 come last."
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, label: np.ndarray | None) -> np.ndarray:
-    """A photograph (H, W, 3) uint8 in grey with the mask (H, W) bool in colours.
-
-    Green is true positive, blue missed, red false positive. Without a label all of the mask is green.
-    """
-    gray = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) * np.float32(0.7)).astype(np.uint8)
-    painted = cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
-    painted[mask] = TRUE
-    if label is not None:
-        painted[mask & ~label] = FALSE
-        painted[~mask & label] = MISSED
-    return painted
-
-
-def write_report(folder: Path, protocol: dict[str, Any], evaluation: Evaluation, samples: list[Sample]) -> None:
+def write_report(
+    folder: Path,
+    protocol: dict[str, Any],
+    evaluation: Evaluation,
+    samples: list[Sample],
+    numbers: dict[str, dict[str, Any]],
+) -> None:
     """Writes `report.html`, one file that needs no other, and for a paper's supplement `report.md` with `curves.png`.
 
     Args:
-        folder: where predict.py left probability/ID.png and overlay/ID.png of each photograph.
-        protocol: what was measured and how; its "notes", if it has any, are sentences that the reader must not miss.
+        folder: where predict.py left probability/ID and overlay/ID.png of each photograph.
+        protocol: what was measured and how; its "notes", if it has any, are sentences that the reader must not miss,
+            its "map_format" is the suffix of probability/ID.
         evaluation: of at least one photograph.
         samples: where the photographs and labels are; those that were not evaluated are passed over.
+        numbers: of summary.csv, by photograph, of the same names for all.
 
     Raises:
         UserError: a photograph, a label or a saved map cannot be read.
     """
     measures = evaluation.measures()
-    _write_html(folder, protocol, evaluation, measures, {sample.id: sample for sample in samples})
+    _write_html(folder, protocol, evaluation, {sample.id: sample for sample in samples}, numbers)
     _write_markdown(folder, protocol, evaluation, measures)
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    for axes, area in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
-        _draw(axes, area, evaluation, measures)
-    with replacing(folder / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=200)
+    write_curves(folder / "curves.png", evaluation)
 
 
 def _write_html(
-    folder: Path, protocol: dict[str, Any], evaluation: Evaluation, measures: Measures, samples: dict[str, Sample]
+    folder: Path,
+    protocol: dict[str, Any],
+    evaluation: Evaluation,
+    samples: dict[str, Sample],
+    numbers: dict[str, dict[str, Any]],
 ) -> None:
-    facts = "".join(f"<div><dt>{name}</dt><dd>{escape(value)}</dd></div>\n" for name, value in _facts(protocol).items())
-    notes = ""
-    if protocol.get("notes"):
-        notes = f'<section class="notes"><h2>Notes</h2>\n{_html_list(protocol["notes"])}</section>\n'
-    tables = "\n".join(_html_table(region, measures[region]) for region in REGIONS)
-    curves = "\n".join(_svg(area, evaluation, measures) for area in CURVES)
-    swatches = {"true positive": TRUE, "missed": MISSED, "false positive": FALSE}
-    legend = "".join(f'<span><i style="background: rgb{colour}"></i>{name}</span>' for name, colour in swatches.items())
-    ranking = _ranking(evaluation)
+    measures, rows, ranking = evaluation.measures(), evaluation.rows["whole"], _ranking(evaluation)
     left_out = len(ranking) - STRIPS
-    omission = f" The last {left_out} in this order are not shown; report.md lists them." if left_out > 0 else ""
-    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(_title(protocol)), protocol=escape(protocol_line(protocol)), facts=facts, notes=notes,
-        tables=tables, remarks=_html_list(_remarks(measures), "remarks"),
-        numbers=_html_numbers(protocol), curves=curves, order=ORDER + omission,
-        legend=legend,
+    omission = f" Of the last {left_out} in this order no pictures are shown." if left_out > 0 else ""
+
+    def strips() -> Iterator[str]:
+        for place, name in enumerate(progress_bar(ranking[:STRIPS], "report", unit="photo")):
+            yield _strip(folder, protocol, samples[name], rows[name], numbers[name], f"photograph-{place}")
+
+    def row(place: int, name: str) -> str:
+        text = f'<a href="#photograph-{place}">{escape(name)}</a>' if place < STRIPS else escape(name)
+        scores = "".join(f"<td>{number(rows[name][key])}</td>" for key in MEASURES)
+        return html_row(text, scores, numbers[name])
+
+    titles = [TITLES[key] for key in MEASURES]
+    write_page(
+        folder / "report.html", "report.html", _title(protocol), strips(),
+        heading=escape(_title(protocol)), protocol=escape(protocol_line(protocol)),
+        facts=html_facts(_facts(protocol)), notes=html_notes(protocol.get("notes", [])),
+        tables="\n".join(_html_table(region, measures[region]) for region in REGIONS),
+        remarks=html_list(_remarks(evaluation), "remarks"), numbers=_html_numbers(protocol),
+        curves="\n".join(curve_svg(area, evaluation) for area in CURVES), order=ORDER + omission,
+        heads=html_heads(["photograph", *titles, *numbers[ranking[0]]], ascending=TITLES["f1"]),
+        rows="".join(row(place, name) for place, name in enumerate(ranking)),
+        legend=html_legend({"true positive": TRUE, "missed": MISSED, "false positive": FALSE}),
     )  # fmt: skip
-    before, after = page.split("<!-- photographs -->\n")
-    with replacing(folder / "report.html") as temporary, open(temporary, "w", **UTF8) as file:
-        file.write(before)
-        # One photograph at a time: the memory stays the same however many there are.
-        for name in progress_bar(ranking[:STRIPS], "report", unit="photo"):
-            file.write(_strip(folder, protocol["target"], samples[name], evaluation.rows["whole"][name]))
-        file.write(after)
-
-
-def _html_list(sentences: list[str], style: str = "") -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
-    return f'<ul class="{style}">\n{items}</ul>' if style else f"<ul>\n{items}</ul>"
 
 
 def _html_table(region: str, values: dict[str, Any]) -> str:
@@ -158,7 +135,7 @@ def _html_numbers(protocol: dict[str, Any]) -> str:
     for name, *cells in numbers_table(protocol["numbers"]):
         body += f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
     table = f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table></div>'
-    return f"<h2>Numbers</h2>\n{table}\n{_html_list(_number_remarks(protocol), 'remarks')}\n"
+    return f"<h2>Numbers</h2>\n{table}\n{html_list(_number_remarks(protocol), 'remarks')}\n"
 
 
 def _number_remarks(protocol: dict[str, Any]) -> list[str]:
@@ -166,13 +143,21 @@ def _number_remarks(protocol: dict[str, Any]) -> list[str]:
     return [NUMBERS, *([lesions_line(lesions)] if lesions else [])]
 
 
-def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> str:
-    """Photograph, label, probability and overlay of one photograph, side by side."""
+def _strip(
+    folder: Path,
+    protocol: dict[str, Any],
+    sample: Sample,
+    scores: dict[str, float],
+    numbers: dict[str, Any],
+    anchor: str,
+) -> str:
+    """Photograph, label, probability and overlay of one photograph, side by side, and its numbers."""
     photograph = read_sample(sample)
+    levels = read_map(folder / "probability" / f"{sample.id}.{protocol['map_format']}")
     pictures = {
         "photograph": photograph.image.permute(1, 2, 0).numpy(),
-        "label": photograph.labels[target].numpy() * np.uint8(255),
-        "probability": read_image(folder / "probability" / f"{sample.id}.png", "L"),
+        "label": photograph.labels[protocol["target"]].numpy() * np.uint8(255),
+        "probability": (levels * 255).astype(np.uint8),
         "overlay": read_image(folder / "overlay" / f"{sample.id}.png"),
     }
     name = escape(sample.id)
@@ -180,15 +165,19 @@ def _strip(folder: Path, target: str, sample: Sample, row: dict[str, float]) -> 
         f'<figure><img src="{_jpeg(array)}" alt="{kind} of {name}"><figcaption>{kind}</figcaption></figure>\n'
         for kind, array in pictures.items()
     )
-    values = "".join(f"<span>{TITLES[key]} {number(row[key])}</span>" for key in ("f1", "pr_auc", "sensitivity"))
-    return f'<section class="strip"><h3>{name} {values}</h3>\n<div class="pictures">\n{figures}</div></section>\n'
+    values = "".join(f"<span>{TITLES[key]} {number(scores[key])}</span>" for key in ("f1", "pr_auc", "sensitivity"))
+    known = html_facts({column: text for column, value in numbers.items() if (text := shown(value))})
+    return (
+        f'<section class="strip" id="{anchor}"><h3>{name} {values}</h3>\n<div class="pictures">\n{figures}'
+        f'<dl class="numbers">\n{known}</dl></div></section>\n'
+    )
 
 
 def _jpeg(array: np.ndarray) -> str:
     """A picture (H, W) or (H, W, 3) uint8, shrunk, as a data URL."""
     image, buffer = Image.fromarray(array), io.BytesIO()
     image.thumbnail((PICTURE, PICTURE))
-    image.save(buffer, "JPEG", quality=80, subsampling=0)  # halved colours would blur the overlay's thin lines
+    image.save(buffer, "JPEG", **JPEG)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -202,7 +191,7 @@ def _write_markdown(folder: Path, protocol: dict[str, Any], evaluation: Evaluati
         heads = ["Measure", "Pooled", "95 % CI", "Per image, mean ± sd", "95 % CI of the mean"]
         heads += _drawings(values).values()
         lines += ["", f"## Scores, {REGIONS[region]}", "", *_markdown_table(heads, _table(values))]
-    lines += ["", *(f"- {sentence}" for sentence in _remarks(measures))]
+    lines += ["", *(f"- {sentence}" for sentence in _remarks(evaluation))]
     if protocol.get("numbers"):
         cells = [[_markdown(name), *values] for name, *values in numbers_table(protocol["numbers"])]
         lines += ["", "## Numbers", "", *_markdown_table(HEADS, cells), ""]
@@ -239,22 +228,7 @@ def _title(protocol: dict[str, Any]) -> str:
 
 
 def _facts(protocol: dict[str, Any]) -> dict[str, str]:
-    """What protocol_line does not say, or not in full."""
-    chosen = protocol["threshold_from"]
-    reason = "given" if chosen == "given" else f"best pooled F1 on the {chosen} photographs"
-    facts = {
-        "checkpoint": Path(protocol["checkpoint"]).name,
-        "epoch": str(protocol["epoch"]),
-        "trained on": str(protocol["trained_on"]),
-        "threshold": f"{protocol['threshold']:.4g}, {reason}",
-    }
-    if protocol.get("scale"):
-        facts["network's scale"] = protocol["scale"]
-    if protocol.get("window"):
-        facts["predicted in"] = f"windows of {protocol['window']} px"
-    if protocol.get("tta"):
-        facts["test-time augmentation"] = "flips and quarter turns"
-    return facts
+    return facts(protocol, {protocol["target"]: protocol["threshold"]})
 
 
 def _drawings(values: dict[str, Any]) -> dict[str, str]:
@@ -275,8 +249,9 @@ def _table(values: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _remarks(measures: Measures) -> list[str]:
+def _remarks(evaluation: Evaluation) -> list[str]:
     """What belongs under the tables."""
+    measures = evaluation.measures()
     undefined = {region: values["per_image"]["f1"]["undefined"] for region, values in measures.items()}
     counts = ", ".join(f"{count} ({REGIONS[region]})" for region, count in undefined.items())
     remarks = [
@@ -293,51 +268,4 @@ def _remarks(measures: Measures) -> list[str]:
             "Second observer: that person's annotations scored against the same labels, pooled over the images that "
             "have one. A binary annotation has no curve, so it has no area under one."
         )
-    return remarks
-
-
-def _svg(area: str, evaluation: Evaluation, measures: Measures) -> str:
-    """A curve as an element of an HTML page."""
-    figure, buffer = Figure(figsize=(5, 4.6), layout="constrained"), io.StringIO()
-    _draw(figure.subplots(), area, evaluation, measures)
-    with matplotlib.rc_context({"svg.hashsalt": area}):  # the same evaluation gives the same file
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
-    svg = buffer.getvalue()
-    svg = re.sub(r'( id="|"#|url\(#)', rf"\g<1>{area}-", svg[svg.index("<svg") :])  # two curves share the page's names
-    return svg.replace("<svg", f'<svg role="img" aria-label="{CURVES[area].title} curve"', 1)
-
-
-def _draw(axes: Axes, area: str, evaluation: Evaluation, measures: Measures) -> None:
-    """The pooled curve of each region with its area, the mask's point on it and those of the drawings."""
-    curve = CURVES[area]
-    for region, (colour, line) in LINES.items():
-        label = f"{REGIONS[region]}, {TITLES[area]} {number(measures[region]['pooled'][area])}"
-        axes.plot(*_thinned(*curve.points(evaluation.pooled[region])), line, color=colour, label=label)
-        axes.plot(*_point(area, evaluation.pooled[region], evaluation.threshold), "o", color=colour)
-        for kind, drawn in evaluation.drawings.items():
-            axes.plot(*_point(area, drawn[region], 0.5), MARKERS[kind], color=colour, markerfacecolor="none")
-    axes.plot([], [], "o", color="0.4", label=f"threshold {evaluation.threshold:.4g}")
-    for kind in evaluation.drawings:
-        axes.plot([], [], MARKERS[kind], color="0.4", markerfacecolor="none", label=DRAWINGS[kind].lower())
-    axes.set(title=curve.title, xlabel=curve.xlabel, ylabel=curve.ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(loc=curve.corner, fontsize=9)
-
-
-def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most CURVE_POINTS points of a curve, evenly spaced along it, both ends among them."""
-    if len(x) <= CURVE_POINTS:
-        return x, y
-    length = np.cumsum(np.hypot(np.diff(x, prepend=x[0]), np.diff(y, prepend=y[0])))
-    chosen = np.unique(np.searchsorted(length, np.linspace(0, length[-1], CURVE_POINTS)))
-    return x[chosen], y[chosen]
-
-
-def _point(area: str, histogram: Histogram, threshold: float) -> tuple[list[float], list[float]]:
-    """Where the mask at the threshold lies beside the curve; nowhere if it is not defined."""
-    level = threshold_level(threshold)
-    tp, fp = int(histogram.positives[level:].sum()), int(histogram.negatives[level:].sum())
-    positives, negatives = int(histogram.positives.sum()), int(histogram.negatives.sum())
-    if area == "pr_auc":
-        return ([tp / positives], [tp / (tp + fp)]) if positives and tp + fp else ([], [])
-    return ([fp / negatives], [tp / positives]) if positives and negatives else ([], [])
+    return remarks + evaluation.source_lines()
