@@ -90,8 +90,8 @@ class Evaluation:
 
     def source_lines(self) -> list[str]:
         """Of each of several data sets F1 and PR-AUC, pooled over its whole images."""
-        measured = self.source_scores().items()
-        return [f"{source} alone: F1 {number(each['f1'])}, PR-AUC {number(each['pr_auc'])}" for source, each in measured]
+        each = self.source_scores().items()
+        return [f"{source} alone: F1 {number(x['f1'])}, PR-AUC {number(x['pr_auc'])}" for source, x in each]
 
     def source_scores(self) -> dict[str, dict[str, float]]:
         """Of each of several data sets the measures, pooled over its whole images."""
