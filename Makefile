@@ -84,7 +84,7 @@ pretrained-%: .venv/ready
 MODELS := vessels disc-cup lesions
 OPTIONS_vessels := --epochs 160
 DATA_vessels := --dataset drive stare chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/STARE $(DATA)/CHASE_DB1
-OPTIONS_disc-cup := --target disc cup --size 256 --epochs 24
+OPTIONS_disc-cup := --target disc cup --size 256 --epochs 16
 DATA_disc-cup := --dataset drishti-gs idrid --data-dir $(DATA)/Drishti-GS1_files $(DATA)/IDRiD
 OPTIONS_lesions := --target MA HE EX SE --size 1024 --crop 256 --epochs 60
 DATA_lesions := --dataset idrid --data-dir $(DATA)/IDRiD
