@@ -86,8 +86,9 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--model", nargs="*", choices=ready, metavar="NAME",
         help=f"Predict --images with these ready models, of all targets one row and one overlay: {', '.join(ready)}. "
-        "Without a name all of them. They are also taken where there is neither --checkpoint nor a run.",
-    )
+        "Without a name all of them. They are also taken where there is neither --checkpoint nor a run."
+        if ready else argparse.SUPPRESS,
+    )  # fmt: skip
     group.add_argument(
         "--split", default="test", choices=["test", "val", "train"],
         help="Predict this split of the checkpoint. After training with --folds, test is the held-out fold.",
