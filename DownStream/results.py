@@ -11,13 +11,12 @@ from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
 from DownStream.inference import Predictor
 from DownStream.measurements import Number, measure
-from DownStream.postprocessing import postprocess, rules
-from DownStream.quality import quality
+from DownStream.postprocessing import rules
 from DownStream.region import Region
 from DownStream.scoring.agreement import Agreement, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
-from DownStream.scoring.metrics import threshold_level, to_levels
 from DownStream.scoring.report import overlay, write_report
+from DownStream.segmentation import Segmentation
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
@@ -68,20 +67,14 @@ class Results:
             maps: probabilities (targets, H, W).
             region: where they come from.
         """
-        image, fov = photograph.image.permute(1, 2, 0).numpy(), photograph.field_of_view
+        image = photograph.image.permute(1, 2, 0).numpy()
         self.census.add(sample, photograph)
-        row: dict[str, Any] = {
-            "image": sample.id, "width": image.shape[1], "height": image.shape[0],
-            "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": predictor.scale_of(photograph), "laterality": eye_of(sample),
-            **quality(photograph),
-        }  # fmt: skip
-        if predictor.localiser:
-            row["disc found"] = int(region.found)
+        found = Segmentation.of(
+            photograph, predictor, maps, region, self.thresholds, self.pixel_sizes.get(sample.id), not self.rules
+        )
+        levels, masks = found.levels, found.masks
+        row = {"image": sample.id, **found.numbers, "laterality": eye_of(sample)}
         files: dict[Path, np.ndarray] = {}
-        levels = dict(zip(self.targets, to_levels(maps.numpy()), strict=True))
-        raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
-        masks = postprocess(raw) if self.rules else raw
         for target, mask in masks.items():
             label = photograph.labels.get(target)
             folder = target_folder(self.out, target, self.targets)
@@ -90,12 +83,9 @@ class Results:
             files[folder / "overlay" / f"{sample.id}.png"] = overlay(
                 image, in_label(mask, photograph.counted(target)), None if label is None else label.numpy()
             )
-            row[f"{target} highest probability"] = levels[target].max() / 65535
-        numbers = measure(masks, fov, self.pixel_sizes.get(sample.id))
-        row |= numbers
         self.rows.append(row)
         if photograph.labels:
-            self._score(photograph, levels, masks, numbers)
+            self._score(photograph, levels, masks, found.numbers)
         for label in photograph.labels.values() if predictor.localiser and region.found else ():
             if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
                 self.cut_off.append(sample.id)
