@@ -4,6 +4,7 @@ The other programs are in requirements-programs.txt; what needs one that is not 
 """
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from conftest import ROOT, call, rows, run_script
 from PIL import Image
 from test_scale import eye_photograph
+from torch import nn
 
 from DownStream import export, exporting, predict
 from DownStream.exporting import Exported
@@ -23,6 +25,7 @@ from DownStream.segmentation import Network
 from DualScaleNet.common.checkpoint import load_checkpoint, save_checkpoint
 from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import SCALINGS, Encoder, load_encoder, save_encoder
+from DualScaleNet.views import standardise
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "programs.md").read_text("utf-8"), re.DOTALL)
 
@@ -44,12 +47,17 @@ def trained_encoder(arch: str = "bottleneck18", scaling: str = "unit") -> Encode
 
 
 def saved_network(path: Path, targets: list[str], decoder: str = "compact", **changed: Any) -> Path:
-    """A checkpoint with random weights, whose maps are far from flat."""
+    """A checkpoint with random weights, whose logits of a drawn eye have mean 0 and deviation 1."""
     encoder = trained_encoder(changed.pop("arch", "bottleneck18"), changed.pop("scaling", "unit"))
     model = Segmenter(encoder, len(targets), shape=DECODERS[decoder])
-    for each in model.modules():
-        if isinstance(each, torch.nn.Conv2d) and each.out_channels == len(targets):
-            torch.nn.init.normal_(each.weight, std=0.3)
+    heads = [each for each in model.modules() if isinstance(each, nn.Conv2d) and each.out_channels == len(targets)]
+    with torch.no_grad():
+        for head in heads:
+            nn.init.normal_(head.weight), nn.init.zeros_(head.get_parameter("bias"))
+        logits = model.eval()(standardise(eye_photograph(256).image[None] / 255))
+        heads[0].get_parameter("bias").sub_(logits.mean((0, 2, 3)) / logits.std())
+        for head in heads:
+            head.weight /= logits.std()
     content = {
         "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "targets": targets,
         "decoder": decoder, "fit": "pad", "size": 320, "standardise": True, "diameter": 270.0, "fov_crop": False,
@@ -62,12 +70,12 @@ def saved_network(path: Path, targets: list[str], decoder: str = "compact", **ch
 # --- the encoder
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet34", "resnet50", "bottleneck18"])
-@pytest.mark.parametrize("word", ["models import", "timm", "smp.Unet", "Narrow"])
+@pytest.mark.parametrize(
+    "word, arch",
+    [*product(["import resnet18", "timm", "smp"], ["resnet18", "resnet34", "resnet50"]), ("Narrow", "bottleneck18")],
+)
 def test_an_encoder_in_six_lines(word, arch, tmp_path, monkeypatch):
-    if (arch == "bottleneck18") != (word == "Narrow"):
-        pytest.skip("the page gives it another way in")
-    pytest.importorskip({"timm": "timm", "smp.Unet": "segmentation_models_pytorch"}.get(word, "torchvision"))
+    pytest.importorskip({"timm": "timm", "smp": "segmentation_models_pytorch"}.get(word, "torchvision"))
     scaling = "imagenet" if arch == "resnet34" else "unit"
     save_encoder(tmp_path / "encoder.pth", trained_encoder(arch, scaling), "paper", 1, 1)
     encoder, facts = load_encoder(tmp_path / "encoder.pth")
@@ -122,7 +130,8 @@ def test_a_network_in_three_lines_finds_what_predict_writes(localised, tmp_path,
         assert np.array_equal(to_levels(found.maps[target]), levels)
         assert np.array_equal(found.masks[target], np.asarray(Image.open(folder / "mask" / "eye.png")) > 0)
     if not localised:
-        assert found.maps["vessels"].std() > 0.05 and found.maps["vessels"].dtype == np.float32
+        assert found.maps["vessels"].std() > 0.1 and found.maps["vessels"].dtype == np.float32
+        assert 0.01 < found.numbers["vessels marked"] < 0.99
         assert np.array_equal(found.masks["vessels"], found.maps["vessels"] >= 0.5)
 
 
@@ -137,7 +146,7 @@ def test_an_array_that_is_no_photograph_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", list(DECODERS))
+@pytest.mark.parametrize("decoder", ["compact", "unet", "linear"])
 def test_onnx_is_pytorch_at_every_size(decoder, tmp_path, monkeypatch, capfd):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -188,7 +197,7 @@ def test_torch_export_is_pytorch(tmp_path, monkeypatch):
         photograph = torch.randint(256, shape, dtype=torch.uint8)
         found = run("torch.export.load", monkeypatch, tmp_path, photograph=photograph)
         with torch.no_grad():
-            assert torch.allclose(found["probability"], model(photograph / 255).sigmoid(), rtol=0, atol=1e-5)
+            assert torch.allclose(found["probability"], model(photograph / 255).sigmoid(), rtol=0, atol=1e-4)
     assert found["facts"]["targets"] == '["vessels"]' and found["facts"]["standardise"] == "false"
 
 
