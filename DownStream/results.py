@@ -12,14 +12,13 @@ from DownStream.data import Photograph
 from DownStream.inference import Predictor, Predictors
 from DownStream.measurements import Number, measure
 from DownStream.overlays import comparison, contours, thumbnail
-from DownStream.postprocessing import postprocess, rules
-from DownStream.quality import quality
+from DownStream.postprocessing import rules
 from DownStream.region import Region
 from DownStream.scoring.agreement import Agreement, belongs, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.index import write_index
-from DownStream.scoring.metrics import threshold_level, to_levels
 from DownStream.scoring.report import write_report
+from DownStream.segmentation import Segmentation
 from DownStream.sets.base import Sample
 from DualScaleNet.common.dicom import laterality
 from DualScaleNet.common.files import is_dicom, write_rows
@@ -75,23 +74,17 @@ class Results:
             maps: probabilities (targets, H, W).
             region: where they come from.
         """
-        image, fov = photograph.image.permute(1, 2, 0).numpy(), photograph.field_of_view
+        image = photograph.image.permute(1, 2, 0).numpy()
         self.census.add(sample, photograph)
-        row: dict[str, Any] = {
-            "image": sample.id, "width": image.shape[1], "height": image.shape[0],
-            "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": predictor.scale_of(photograph), "laterality": eye_of(sample),
-            **quality(photograph),
-        }  # fmt: skip
-        if predictor.localiser:
-            row["disc found"] = int(region.found)
+        found = Segmentation.of(
+            photograph, predictor, maps, region, self.thresholds, self.pixel_sizes.get(sample.id), not self.rules
+        )
+        levels, masks = found.levels, found.masks
+        row = {"image": sample.id, **found.numbers, "laterality": eye_of(sample)}
         files: dict[Path, np.ndarray] = {}
-        levels = dict(zip(self.targets, to_levels(maps.numpy()), strict=True))
-        raw = {target: each >= threshold_level(self.thresholds[target]) for target, each in levels.items()}
-        masks = postprocess(raw) if self.rules else raw
-        for target, probabilities in zip(self.targets, maps.numpy(), strict=True):
-            folder, mask = target_folder(self.out, target, self.targets), masks[target]
-            saved = levels[target] if self.map_format == "png" else probabilities
+        for target, mask in masks.items():
+            folder = target_folder(self.out, target, self.targets)
+            saved = levels[target] if self.map_format == "png" else found.maps[target]
             files[folder / "probability" / f"{sample.id}.{self.map_format}"] = saved
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
             if target in photograph.labels:
@@ -99,17 +92,14 @@ class Results:
                 files[folder / "overlay" / f"{sample.id}.png"] = comparison(
                     image, drawn, photograph.labels[target].numpy()
                 )
-            row[f"{target} highest probability"] = levels[target].max() / 65535
         whole = self.out / "overlay" / f"{sample.id}.png"
         if whole not in files:  # as that of a single target with a label is
-            files[whole] = contours(image, masks, fov)
+            files[whole] = contours(image, masks, photograph.field_of_view)
         if not self.labelled:
             files[self.out / "thumbnails" / f"{sample.id}.jpg"] = thumbnail(image, masks)
-        numbers = measure(masks, fov, self.pixel_sizes.get(sample.id))
-        row |= numbers
         self.rows.append(row)
         if photograph.labels:
-            self._score(photograph, levels, masks, numbers, sample.source)
+            self._score(photograph, levels, masks, found.numbers, sample.source)
         for label in photograph.labels.values() if predictor.localiser and region.found else ():
             if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
                 self.cut_off.append(sample.id)

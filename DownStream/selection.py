@@ -85,7 +85,7 @@ def photographs_in(places: list[Path], fov: Path | None = None) -> tuple[list[Sa
         fov: a folder of masks of their fields of view.
 
     Raises:
-        UserError: there is no photograph, two would give maps of the same name, or no mask has a photograph's name.
+        UserError: there is no photograph, two would give results of the same name, or no mask has a photograph's name.
     """
     found = find_photographs(places, ["train", "val", "test"])
     if found.passed_over:
@@ -98,7 +98,7 @@ def photographs_in(places: list[Path], fov: Path | None = None) -> tuple[list[Sa
     for path in {os.path.abspath(path): path for path in found.photographs}.values():
         name = (Path(os.path.abspath(path.parent)).relative_to(folder) / own_name(path)).as_posix()
         if name in named:
-            raise UserError(f"{path} and {named[name].name} would give maps of the same name: rename one")
+            raise UserError(f"{path} and {named[name].name} would give results of the same name: rename one")
         named[name] = path
     masks = fov_masks(fov, list(named)) if fov else {}
     samples = [Sample(name, path, fov=masks.get(name)) for name, path in named.items()]

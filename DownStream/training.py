@@ -72,7 +72,7 @@ def train(options: Options) -> None:
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":
-        reestimate_batch_norm(encoder, for_statistics(photographs, network_input), network_input)
+        reestimate_batch_norm(encoder, map(network_input.pad, for_statistics(photographs, network_input)))
     if run.is_over():
         return
 

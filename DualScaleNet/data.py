@@ -109,17 +109,23 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
 
 def _decoded(paths: list[Path], size: int, antialias: bool) -> Generator[np.ndarray | str, None, None]:
     """Each photograph resized, or why there is none, in order; several are decoded at once."""
-    resize, bits = _resize_antialiased if antialias else _resize_plain, common_bits(tuple(paths))
-
-    def decode(path: Path) -> np.ndarray | str:
-        try:
-            image = read_image(path, bits=bits)
-        except UserError as error:
-            return str(error)
-        return LABEL if is_drawing(image) else resize(black_surroundings(image), size)
-
+    bits = common_bits(tuple(paths))
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(decode, paths)
+        yield from pool.map(lambda path: decode(path, size, antialias, bits), paths)
+
+
+def decode(path: Path, size: int, antialias: bool, bits: int = 16) -> np.ndarray | str:
+    """A photograph as pretraining sees it, uint8 (size, size, 3) RGB; or why there is none, `LABEL` for a label.
+
+    Args:
+        bits: as `common_bits` has it of all photographs.
+    """
+    try:
+        image = read_image(path, bits=bits)
+    except UserError as error:
+        return str(error)
+    resize = _resize_antialiased if antialias else _resize_plain
+    return LABEL if is_drawing(image) else resize(black_surroundings(image), size)
 
 
 def _refuse(bad: dict[Path, str], count: int, max_bad: float) -> None:

@@ -104,17 +104,21 @@ def imagenet_encoder(arch: str) -> Encoder:
     return encoder
 
 
-def save_encoder(path: Path, encoder: Encoder, recipe: str, epoch: int, images: int) -> None:
-    """Writes an encoder with all that a user of it must know; `images` is the training-set size.
+def save_encoder(
+    path: Path, encoder: Encoder, recipe: str, epoch: int, images: int, size: int = 224, standardise: bool = False
+) -> None:
+    """Writes an encoder with all that a user of it must know.
 
-    The file holds: arch, scaling, state (torchvision's parameter names), recipe, epoch, images, commit.
+    The file holds: arch, scaling, state (torchvision's parameter names), recipe, epoch, images (how many it learned
+    from), size (their side in pixels), standardise (whether their colours were), commit.
     """
     content = {"arch": encoder.arch, "scaling": encoder.scaling, "state": encoder.state_dict()}
-    save_checkpoint(path, "encoder", {**content, "recipe": recipe, "epoch": epoch, "images": images})
+    facts = {"recipe": recipe, "epoch": epoch, "images": images, "size": size, "standardise": standardise}
+    save_checkpoint(path, "encoder", content | facts)
 
 
-def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
-    """The encoder in a file of `save_encoder`, and what the file says of it.
+def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder, dict[str, Any]]:
+    """The encoder in a file of `save_encoder`, in eval mode on the CPU, and what the file says of it.
 
     Weights of `arch` from elsewhere are taken too. They need torchvision's names, after any common prefix (`module.`,
     `backbone.`, `encoder_q.`). ImageNet's normalisation is assumed for them, and none after the prefix `encoder.`.
@@ -122,6 +126,7 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
     Raises:
         UserError: the file is unfit; the first missing and unexpected parameters are named.
     """
+    path = Path(path)
     content = load_file(path)
     ours = is_ours(content)
     if ours:
@@ -138,7 +143,7 @@ def load_encoder(path: Path, arch: str = "bottleneck18") -> tuple[Encoder, dict[
     except UserError as error:
         fitting = [] if ours else [each for each in BLOCKS if not misfits(Encoder(each).state_dict(), state)]
         raise UserError(f"{error}; try --arch {fitting[0]}" if fitting else str(error)) from None
-    return encoder, content
+    return encoder.eval(), content
 
 
 def _foreign_state(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:

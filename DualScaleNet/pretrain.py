@@ -171,7 +171,11 @@ class Pretraining(Run):
 
     def save_encoder(self, name: str, epoch: int) -> None:
         """The encoder as it is now, after `epoch` epochs, into the run's folder."""
-        save_encoder(self.folder / name, self.model.encoder, self.options.recipe, epoch, len(self.paths))
+        options = self.options
+        save_encoder(
+            self.folder / name, self.model.encoder, options.recipe, epoch, len(self.paths), options.image_size,
+            options.standardise,
+        )  # fmt: skip
 
     def state_facts(self) -> dict[str, Any]:
         """What must be the same in all processes."""

@@ -1,4 +1,4 @@
-"""Writes docs/usage.md: every option of the four scripts, as their parsers have them.
+"""Writes docs/usage.md: every option of the six scripts, as their parsers have them.
 
     python docs/usage.py            # writes the page
     python docs/usage.py --check    # exit code 1 if the page is not what the parsers say
@@ -18,12 +18,16 @@ sys.path.insert(0, str(ROOT))
 from DualScaleNet.common.options import as_typed
 
 PAGE = ROOT / "docs" / "usage.md"
-SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
+SCRIPTS = (
+    "DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py",
+    "DownStream/features.py", "DownStream/export.py",
+)  # fmt: skip
 OPENING = """# Options
 
-All scripts need data. `compare.py` also needs `--encoders`, and `train.py` an `encoder.pth` in runs or `--encoder
-random`. The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT
---help` prints the same. A few options for experiments are in [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
+All scripts but `export.py` need data. `compare.py` also needs `--encoders`, `train.py` an `encoder.pth` in runs or
+`--encoder random`, `features.py` `--encoder`, `--images` and `--out`. The command line wins over the recipe, and the
+recipe wins over the settings of the data set. `python SCRIPT --help` prints the same. A few options
+for experiments are in [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.
 """

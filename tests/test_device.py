@@ -198,7 +198,7 @@ def test_maps_are_the_cpus(window, tta, photograph):
     network_input = NetworkInput("pad", 128)
     torch.manual_seed(0)
     model = Segmenter(Encoder(), 2, True, DECODERS["compact"])
-    reestimate_batch_norm(model.encoder, [photograph.image], network_input)
+    reestimate_batch_norm(model.encoder, [network_input.pad(photograph.image)])
     predictor = Predictor(model, network_input, fov_crop=True, window=window, tta=tta)
     here, _ = predictor(photograph)
     model.to(DEVICE, memory_format=torch.channels_last)

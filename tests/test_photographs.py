@@ -344,7 +344,7 @@ def test_one_photograph_several_and_folders(tmp_path, predicted, monkeypatch):
     with pytest.raises(UserError, match=r"no photographs: nowhere\.png does not exist$"):
         predicted("nowhere.png")
     shutil.copy(a, tmp_path / "x" / "a.png")
-    with pytest.raises(UserError, match=r"a\.png and a\.jpg would give maps of the same name: rename one"):
+    with pytest.raises(UserError, match=r"a\.png and a\.jpg would give results of the same name: rename one"):
         predicted(tmp_path / "x")
     assert c.exists()
 

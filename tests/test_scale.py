@@ -108,7 +108,7 @@ def predictor() -> Predictor:
     torch.manual_seed(0)
     model = Segmenter(Encoder())
     known = eye_photograph(300)
-    reestimate_batch_norm(model.encoder, [known.image], NetworkInput("pad", 320))
+    reestimate_batch_norm(model.encoder, [NetworkInput("pad", 320).pad(known.image)])
     return Predictor(model, NetworkInput("pad", 320, diameter=known.diameter))
 
 

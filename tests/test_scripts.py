@@ -1,4 +1,4 @@
-"""The three scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
+"""The scripts as a user runs them: subprocesses, from the root and from elsewhere, right and wrong."""
 
 import json
 import re
@@ -14,13 +14,17 @@ from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
 from Dataset import check, synthetic
-from DownStream import compare, predict
+from DownStream import compare, export, features, predict
 from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
 from DualScaleNet import main as pretraining
 from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision
 
-SCRIPTS = ("DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py")
+SCRIPTS = (
+    "DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py",
+    "DownStream/features.py", "DownStream/export.py",
+)  # fmt: skip
+REQUIRED = {compare: ["--encoders", "random"], features: "--encoder e.pth --images mine --out f.npz".split()}
 VISIBLE_OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
 
 
@@ -28,7 +32,7 @@ VISIBLE_OPTION = re.compile(r"^  --([a-z-]+)", re.MULTILINE)
 def test_help_from_another_folder_without_gpu(script, tmp_path):
     """Few options, in groups with a sentence each, in sentences, with the defaults that a user would type."""
     text = run_script(script, "--help", cwd=tmp_path).stdout
-    assert 3 <= len(VISIBLE_OPTION.findall(text)) <= 30
+    assert 2 <= len(VISIBLE_OPTION.findall(text)) <= 30
     assert list(tmp_path.iterdir()) == []
     assert str(ROOT) not in text and "Path(" not in text and "(default" not in text and "None" not in text
     for title, body in re.findall(r"^(\w+):\n\n?(.*?)(?=\n\w+:\n|\Z)", text, re.MULTILINE | re.DOTALL):
@@ -43,10 +47,10 @@ def test_help_shows_defaults_as_typed():
     assert all(f" Default: {value}." in text for value in ("Dataset/ddr_757", "train test", "0.5 0.5 0.8 0.2", "0"))
 
 
-@pytest.mark.parametrize("script", [pretraining, segmentation, predict, compare, check, synthetic])
+@pytest.mark.parametrize("script", [pretraining, segmentation, predict, compare, features, export, check, synthetic])
 def test_options_are_declared_with_their_types(script, monkeypatch):
     """The annotations of each script's Options are what its parser returns, no more and no less."""
-    options = options_of(monkeypatch, script, *(["--encoders", "random"] if script is compare else []))
+    options = options_of(monkeypatch, script, *REQUIRED.get(script, []))
     assert get_type_hints(type(options)).keys() == vars(options).keys()
 
 
@@ -73,6 +77,11 @@ def test_wrong_usage_is_exit_code_2(script, arguments, message):
         ("DualScaleNet/main.py", ["--device", "cuda:7"], "--device cuda:7: not available here"),
         ("DownStream/train.py", ["--data-dir", "nowhere"], "no DRIVE in nowhere: expected training/images"),
         ("DownStream/predict.py", ["--checkpoint", "nowhere.pth"], "no such file: nowhere.pth"),
+        ("DownStream/export.py", ["--checkpoint", "nowhere.pth", "--out", "a.pt2"], "no such file: nowhere.pth"),
+        (
+            "DownStream/features.py", ["--encoder", "nowhere.pth", "--images", "mine", "--out", "a.npz"],
+            "no such file: nowhere.pth",
+        ),
     ],
 )
 def test_what_is_missing_is_named_in_one_line(script, arguments, message):

@@ -163,7 +163,7 @@ def test_reestimated_statistics_are_the_average_over_whole_photographs():
     encoder.bn1.running_mean.fill_(5)
     images = [picture(seed=k) for k in range(4)]
     stems = [encoder.conv1(F.pad(image / 255, (0, 26, 0, 46))[None]) for image in images]
-    reestimate_batch_norm(encoder, images, NetworkInput("pad", 96))
+    reestimate_batch_norm(encoder, map(NetworkInput("pad", 96).pad, images))
     mean = torch.stack([stem.mean((0, 2, 3)) for stem in stems]).mean(0)
     variance = torch.stack([stem.var((0, 2, 3)) for stem in stems]).mean(0)
     assert torch.allclose(encoder.bn1.running_mean, mean, atol=1e-5)
