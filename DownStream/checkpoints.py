@@ -41,7 +41,7 @@ def load_latest_segmentation(path: Path) -> dict[str, Any] | None:
 def current_content(content: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint's content; older versions knew a single data set, and had other names."""
     datasets = [content["dataset"]] if isinstance(content["dataset"], str) else content["dataset"]
-    return content | {"dataset": datasets, "options": current_options(content["options"])}
+    return content | {"dataset": datasets, "options": current_options(content.get("options", {}))}
 
 
 def initial_encoder(options: Options) -> Encoder:

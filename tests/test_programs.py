@@ -61,7 +61,7 @@ def saved_network(path: Path, targets: list[str], decoder: str = "compact", **ch
     content = {
         "model": model.state_dict(), "arch": encoder.arch, "scaling": encoder.scaling, "targets": targets,
         "decoder": decoder, "fit": "pad", "size": 320, "standardise": True, "diameter": 270.0, "fov_crop": False,
-        "localiser": None, "dataset": "generic", "epoch": 1,
+        "localiser": None, "dataset": ["generic"], "epoch": 1,
     }  # fmt: skip
     save_checkpoint(path, "segmentation", content | changed)
     return path
