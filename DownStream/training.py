@@ -27,7 +27,7 @@ from DownStream.sets.base import Sample
 from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import restore, save_checkpoint
-from DualScaleNet.common.device import autocast, seeded_generator, select_device
+from DualScaleNet.common.device import autocast, refuse_other_precision, seeded_generator, select_device
 from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.photographs import sizes_of
@@ -56,7 +56,7 @@ def train(options: Options) -> None:
     options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
     claim(options.run_dir)
     sizes = sizes_of(files_of(samples["train"] + samples["val"]))
-    checkpoint = resumable(options, split, sizes)
+    checkpoint = resumable(options, split, sizes, device)
     localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
     before = trained if options.resume == "force" else checkpoint or trained
     network_input = NetworkInput.of(before) if before else input_of(options, samples["train"])
@@ -254,7 +254,9 @@ def default_name(options: Options) -> str:
     return name.replace(":", "_")
 
 
-def resumable(options: Options, split: dict[str, list[str]], sizes: str) -> dict[str, Any] | None:
+def resumable(
+    options: Options, split: dict[str, list[str]], sizes: str, device: torch.device
+) -> dict[str, Any] | None:
     """The checkpoint to go on from, if there is one and `--resume` allows.
 
     Raises:
@@ -267,6 +269,9 @@ def resumable(options: Options, split: dict[str, list[str]], sizes: str) -> dict
     free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
     if checkpoint.get("sizes") == sizes:  # which older versions did not note
         free |= {"data_dir"}  # the same files, moved
+    if "precision" in checkpoint:
+        refuse_other_precision(checkpoint["precision"], device, options.precision, options.run_dir)
+        free |= {"precision"}
     refuse_changes(checkpoint["options"], plain_options(options), free, options.run_dir)
     if checkpoint["split"] != split:
         raise UserError(

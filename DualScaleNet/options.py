@@ -41,7 +41,7 @@ class Options(TrainingOptions):
     weight_decay: float
     accumulate: int
     checkpoint_activations: bool
-    snapshot_every: int
+    snapshot_every: list[int]
 
 
 def parse_args(description: str | None = None) -> Options:
@@ -165,8 +165,9 @@ def parse_args(description: str | None = None) -> Options:
         "although options differ. FILE goes on from that last.pth.",
     )
     group.add_argument(
-        "--snapshot-every", type=positive_int, default=500, metavar="N",
-        help="Keep a copy of the encoder every N epochs. The authors did so every 500.",
+        "--snapshot-every", type=natural_int, nargs="+", default=[500], metavar="N",
+        help="Keep a copy of the encoder every N epochs. The authors did so every 500. Of several numbers, which may "
+        "begin with 0, keep one after each of these epochs.",
     )
     group.add_argument(
         "--save-minutes", type=weight, default=10, metavar="M",
@@ -177,6 +178,8 @@ def parse_args(description: str | None = None) -> Options:
         if getattr(options, name) is None:
             setattr(options, name, getattr(RECIPES[options.recipe], name))
     options.run_dir = options.run_dir or ROOT / "runs" / "pretrain" / f"{options.arch}-{options.recipe}"
+    if options.snapshot_every == [0]:
+        parser.error("--snapshot-every 0: give the epochs after which to keep a copy, as in 0 5 20")
     if not any(options.weights[:2]):
         parser.error("--weights: GLOBAL or LOCAL must be above 0")
     if options.image_size < 32 * options.grid:

@@ -66,17 +66,30 @@ def pretrain(options: Options, processes: Processes) -> None:
         return
 
     run.begin(f"{len(photographs)} photographs, {run.steps_per_epoch} steps an epoch, {options.arch}")
+    if run.first and run.epoch == run.step == 0 and snapshot_due(0, options):
+        run.save_encoder(snapshot_name(0), 0)
     for epoch in run.epochs():
         row = train_one_epoch(run, network, photographs)
         run.warn_of_collapse(row)
-        snapshot = (epoch + 1) % options.snapshot_every == 0
+        snapshot = snapshot_due(epoch + 1, options)
         if snapshot and run.first:
-            run.save_encoder(f"encoder-{epoch + 1:04d}.pth", epoch + 1)
+            run.save_encoder(snapshot_name(epoch + 1), epoch + 1)
         run.end_epoch(row, snapshot)
     if run.first:
         encoder = run.folder / "encoder.pth"
         print(f"{encoder}: epoch {options.epochs}, loss {row['loss']:.4f}")
         print(f"train a decoder on it: python DownStream/train.py --encoder {encoder}")
+
+
+def snapshot_due(epoch: int, options: Options) -> bool:
+    """Whether a copy of the encoder is kept after so many epochs."""
+    first, *others = options.snapshot_every
+    return epoch in options.snapshot_every if others else epoch > 0 and epoch % first == 0
+
+
+def snapshot_name(epoch: int) -> str:
+    """The file of the copy after so many epochs."""
+    return f"encoder-{epoch:04d}.pth"
 
 
 def train_one_epoch(run: "Pretraining", network: nn.Module, photographs: np.ndarray | Tensor) -> dict[str, Any]:

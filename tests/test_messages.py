@@ -21,6 +21,7 @@ from DownStream.sets.base import Sample
 from DualScaleNet import main as pretrain
 from DualScaleNet import pretrain as pretraining
 from DualScaleNet.common import script
+from DualScaleNet.common.checkpoint import load_checkpoint
 from DualScaleNet.common.files import write_json
 from DualScaleNet.common.script import UserError, few, git_commit
 from DualScaleNet.encoder import load_encoder
@@ -242,3 +243,25 @@ def test_files_are_written_where_only_writable_ones_can_be_flushed(tmp_path, mon
     monkeypatch.setattr(os, "fsync", of_windows)
     write_json(tmp_path / "a.json", {"a": 1})
     assert (tmp_path / "a.json").read_text() and flushed and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_in_the_precision_that_it_began_in(trees, pretrained, tmp_path, monkeypatch):
+    """What auto means may change with the machine: here with a CPU that has bfloat16."""
+    capabilities = {"avx512_bf16": True}
+    before = load_checkpoint(pretrained / "last.pth", "pretraining")["precision"]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {} if before == "bfloat16" else capabilities)
+    small = ("--image-size", 96, "--batch-size", 4, "--cache", tmp_path / "cache", "--epochs", 3)
+    with pytest.raises(UserError, match=f"computes in {before}, --precision auto .* go on with --precision {before}"):
+        call(monkeypatch, pretrain, "--data", trees / "ddr_757", "--run-dir", pretrained, *small)
+    run = Path(shutil.copytree(pretrained, tmp_path / "run"))
+    call(monkeypatch, pretrain, "--data", trees / "ddr_757", "--run-dir", run, *small, "--precision", before)
+    assert len(rows(run / "log.csv")) == 3
+
+
+@pytest.mark.slow
+def test_segmentation_too_goes_on_in_its_precision(training, mine):
+    training(mine, "--schedule", "constant", "--precision", "float32")
+    with pytest.raises(UserError, match="computes in float32, --precision bfloat16 is bfloat16 on this machine"):
+        training(mine, "--schedule", "constant", "--precision", "bfloat16", "--epochs", 2)
+    training(mine, "--schedule", "constant", "--precision", "bfloat16", "--epochs", 2, "--resume", "force")

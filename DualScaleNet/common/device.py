@@ -64,6 +64,23 @@ def resolve_precision(device: torch.device, precision: str) -> str:
     return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
+def refuse_other_precision(saved: str | None, device: torch.device, precision: str, folder: Path) -> None:
+    """A run goes on in the precision that it began in; what `auto` means may change with the machine.
+
+    Args:
+        saved: the run's, resolved; None in checkpoints of before.
+
+    Raises:
+        UserError: it is another one now.
+    """
+    now = resolve_precision(device, precision)
+    if saved and saved != now:
+        raise UserError(
+            f"the run in {folder} computes in {saved}, --precision {precision} is {now} on this machine: go on with "
+            f"--precision {saved}, or all the same with --resume force"
+        )
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision, or none for float32."""
     precision = resolve_precision(device, precision)

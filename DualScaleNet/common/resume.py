@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore
+from DualScaleNet.common.device import refuse_other_precision
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.run import Position, Run
@@ -56,6 +57,9 @@ def resume(run: Run, images: int) -> bool:
         same = checkpoint.get("sizes") == run.description()["sizes"]  # which older versions did not note
         free = FREE_OPTIONS | ({"data"} if same or processes.hosts > 1 else set())
         free -= {"epochs"} if options.schedule == "cosine" else set()
+        if "precision" in checkpoint:
+            refuse_other_precision(checkpoint["precision"], run.device, options.precision, path.parent)
+            free |= {"precision"}
         refuse_changes(checkpoint["options"], plain_options(options), free, path.parent)
         if checkpoint["images"] != images:
             raise UserError(

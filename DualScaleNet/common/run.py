@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from DualScaleNet.common.checkpoint import save_latest
-from DualScaleNet.common.device import grad_scaler, seeded_generator
+from DualScaleNet.common.device import grad_scaler, resolve_precision, seeded_generator
 from DualScaleNet.common.options import TrainingOptions, plain_options
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.runlog import RunLog, draw_curves, write_options
@@ -231,6 +231,7 @@ class Run(ABC):
         content = {name: part.state_dict() for name, part in self.parts().items()}
         content |= {"epoch": self.epoch, "step": self.step, "losses": self.losses if self.step else None}
         content |= {"log": self.rows, "began": self.began, "options": plain_options(self.options)}
+        content |= {"precision": resolve_precision(self.device, self.options.precision)}
         save_latest(self.folder / "last.pth", self.kind, content | self.description())
         draw_curves(self.folder / "curves.png", self.rows, self.panels)
 
