@@ -122,8 +122,9 @@ def test_resume_never_starts_over_unless_torchrun_has_restarted_the_processes(tm
     """The same for a file to go on from: by then it is the older one."""
     processes = Processes()
     options = Namespace(
-        run_dir=tmp_path, resume="never", schedule="constant", recipe="paper", batch_size=2, precision="float32"
-    )
+        run_dir=tmp_path, resume="never", schedule="constant", recipe="paper", batch_size=2, precision="float32",
+        image_size=96, standardise=False,
+    )  # fmt: skip
     model = fresh_model()
     paths = [Path(f"{k}.png") for k in range(9)]
 
