@@ -363,7 +363,8 @@ def table_prediction(bench: Bench, table: Table) -> None:
     """predict.py's work on folders: decoding, field of view, network, writing. It must not grow or slow."""
     sizes = bench.sizes
     drive = evaluation.WIDTH, evaluation.HEIGHT
-    folders = [(size, sizes.predicted) for size in (drive, sizes.photograph)] + [((96, 96), n) for n in sizes.folders]
+    folders = [(drive, sizes.predicted), (sizes.photograph, max(2, sizes.predicted // 5))]
+    folders += [((96, 96), count) for count in sizes.folders]
     for (width, height), count in folders:
         paths = cycled(bench.write_files(4, (width, height)), count)
         out = Path(tempfile.mkdtemp(dir=bench.folder))
@@ -609,7 +610,7 @@ def measure_prediction(paths: list[Path], out: Path, device: str) -> Row:
     model = Segmenter(Encoder()).to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(model, NetworkInput("pad", 32, True))
     work = [(predictor, Sample(str(k), path)) for k, path in enumerate(paths)]
-    predict_all(work[:4], Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
+    predict_all(work[:2], Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
     before, started = memory("RssAnon"), time.perf_counter()
     predict_all(work, Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
     rate = len(work) / (time.perf_counter() - started)
