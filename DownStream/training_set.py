@@ -135,11 +135,12 @@ def read_training_set(
     census, file = Census(options.target), None
     ignoring = bool(ignored_by(options.target)) or any(len(sample.labels) < len(options.targets) for sample in samples)
     room = HELD * free_memory(device)
-    for sample in progress_bar(samples, "read", unit="photo", leave=False):
+    for number, sample in enumerate(progress_bar(samples, "read", unit="photo", leave=False), 1):
         photograph = read_training_photograph(sample, options, network_input, census, ignoring)
-        room -= photograph.image.nbytes + photograph.masks.nbytes
+        size = photograph.image.nbytes + photograph.masks.nbytes
+        room -= size
         photographs.append(photograph.to(device))
-        if room < 0:
+        if file or room < (len(samples) - number) * size:  # the others are expected to be as large
             file = file or PhotographFile(options.run_dir)
             for each in photographs:
                 file.write(each)

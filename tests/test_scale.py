@@ -214,6 +214,22 @@ def test_what_does_not_fit_into_memory_is_read_through_a_file(tmp_path, monkeypa
     assert all(torch.equal(one, other) for one, other in zip(*batches, strict=True))
 
 
+def test_what_will_not_fit_is_not_held_first(tmp_path, monkeypatch):
+    """The memory holds two and a half photographs of three: the first goes into the file before the second is read."""
+    save_set(tmp_path, [300, 300, 300])
+    samples = samples_of(tmp_path)
+    network_input = input_of(options(tmp_path), samples)
+    first = read_training_set(samples[:1], options(tmp_path), network_input, CPU)[0]
+    room = 2.5 * (first.image.nbytes + first.masks.nbytes)
+    monkeypatch.setattr(training_set, "free_memory", lambda device: room / training_set.HELD)
+    order = []
+    read, write = training_set.read_training_photograph, training_set.PhotographFile.write
+    monkeypatch.setattr(training_set, "read_training_photograph", lambda *a: order.append("read") or read(*a))
+    monkeypatch.setattr(training_set.PhotographFile, "write", lambda *a: order.append("write") or write(*a))
+    assert len(read_training_set(samples, options(tmp_path), network_input, CPU)) == 3
+    assert order == ["read", "write"] * 3
+
+
 def test_of_many_photographs_64_give_the_statistics():
     photographs = [TrainingPhotograph(Path(), torch.full((3, 1, 1), k), torch.zeros(1, 1, 1)) for k in range(200)]
     seen = [int(image[0]) for image in for_statistics(photographs, NetworkInput("pad", 32))]
