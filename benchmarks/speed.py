@@ -45,7 +45,7 @@ from benchmarks import evaluation, reference
 from benchmarks.bench import CPU, GPU, QUICK, Bench, Row, Step, Table, free_memory, machine, memory, reason
 from DownStream.inference import Predictor
 from DownStream.loss import binary_cross_entropy
-from DownStream.model import Segmenter
+from DownStream.model import DECODERS, Segmenter
 from DownStream.prediction import predict_all
 from DownStream.results import Results
 from DownStream.sets.base import Sample
@@ -607,7 +607,7 @@ def measure_reading(path: Path, batch: int, device: str) -> Row:
 
 def measure_prediction(paths: list[Path], out: Path, device: str) -> Row:
     """A folder's prediction, after that of a few photographs."""
-    model = Segmenter(Encoder()).to(device).to(memory_format=torch.channels_last)
+    model = Segmenter(Encoder(), shape=DECODERS["compact"]).to(device).to(memory_format=torch.channels_last)
     predictor = Predictor(model, NetworkInput("pad", 32, True))
     work = [(predictor, Sample(str(k), path)) for k, path in enumerate(paths)]
     predict_all(work[:2], Results(out, {"vessels": 0.5}, ["vessels"], by_diameter=False), None)
