@@ -72,7 +72,7 @@ def predict(options: Options) -> None:
     protocol = {
         "source": source, "window": options.window, "tta": options.tta,
         "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoints[0]["epoch"],
-        "trained_on": ", ".join(checkpoints[0]["dataset"]),
+        "trained_on": ", ".join(dict.fromkeys(name for each in checkpoints for name in each["dataset"])),
         "threshold_from": "given" if isinstance(options.threshold, float) else options.threshold,
     }  # fmt: skip
     results.report(protocol, [sample for _, sample in work])

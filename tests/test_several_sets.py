@@ -107,6 +107,12 @@ def test_options_that_do_not_fit(arguments, message, monkeypatch, capsys):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_generic_masks_take_the_targets_of_the_others(monkeypatch):
+    for names, targets in ((("drive", "generic"), ["vessels"]), (("generic", "generic"), ["mask"])):
+        said = options_of(monkeypatch, train_options, "--dataset", *names, "--data-dir", "a", "b")
+        assert said.targets == targets
+
+
 def test_the_same_set_twice_and_a_checkpoint_of_before(official, monkeypatch):
     said = options(monkeypatch, official, "--dataset", "drive", "drive", "--val-fraction", 0)
     assert {each.source for each in split_samples(said)["train"]} == {"drive", "drive-2"}

@@ -225,7 +225,8 @@ def parse_args(description: str | None = None) -> Options:
     if len(options.data_dir) != len(sets):
         parser.error(f"--data-dir names {len(options.data_dir)} folders, --dataset {len(sets)} sets: give each its own")
     try:
-        defaults = list(dict.fromkeys(target for each in sets for target in each.default))
+        own = [each for each in sets if each.targets] or sets  # generic masks take the names of other sets
+        defaults = list(dict.fromkeys(target for each in own for target in each.default))
         options.target = complete_targets(options.target, dict(zip(options.dataset, sets, strict=True)), defaults)
     except UserError as error:
         parser.error(str(error))
