@@ -148,7 +148,7 @@ def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, s
     several = len(set(thresholds.values())) > 1
     values = [f"{value:.4g}" + f" ({target})" * several for target, value in thresholds.items()]
     known = {
-        "checkpoint": Path(protocol["checkpoint"]).name,
+        "checkpoint": ", ".join(dict.fromkeys(Path(path).name for path in protocol["checkpoint"].split(", "))),
         "epoch": str(protocol["epoch"]),
         "trained on": str(protocol["trained_on"]),
         "threshold": f"{', '.join(values if several else values[:1])}, {reason}",
