@@ -98,7 +98,7 @@ class Predictor:
         return self._by_windows(padded, window)[:, :height, :width]
 
     def _by_windows(self, x: Tensor, side: int) -> Tensor:
-        """Windows overlap by half; each pixel's probability is their mean, weighted by the distance to their edge."""
+        """Windows overlap by a quarter; a pixel's probability is their mean, weighted by the distance to their edge."""
         height, width = x.shape[1:]
         ramp = 1 - (torch.arange(side, device=x.device) + 0.5 - side / 2).abs() / (side / 2)
         shares = ramp[:, None] * ramp
@@ -136,8 +136,8 @@ class Predictors:
 
 
 def starts(length: int, side: int) -> list[int]:
-    """Where windows begin along a length: every half side, the last one flush with the end."""
-    return [*range(0, max(1, length - side), side // 2), max(0, length - side)] if length > side else [0]
+    """Where windows begin along a length: every three quarters of a side, the last one flush with the end."""
+    return [*range(0, max(1, length - side), side * 3 // 4), max(0, length - side)] if length > side else [0]
 
 
 @torch.no_grad()
