@@ -18,6 +18,23 @@ WHOLE = 1_500_000  # pixels: a larger photograph passes in windows, unless their
 WINDOW, WINDOWS = 512, 4  # the windows' side then, and how many pass through the network together
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a network gives for a photograph (H, W).
+
+    `maps` are probabilities (targets, H, W), float32, on the CPU, zero outside the `region` that they come from.
+    `scale`: the factor by which the photograph was resized, to four digits; None where to a square. `disc_found`: None
+    where the network does not look for a disc first. `spread`: the standard deviation of several networks'
+    probabilities, as `maps`; None for one.
+    """
+
+    maps: Tensor
+    region: Region
+    scale: float | None = None
+    disc_found: bool | None = None
+    spread: Tensor | None = None
+
+
 @dataclass
 class Predictor:
     """A network with all that stands between it and a photograph.
@@ -47,34 +64,32 @@ class Predictor:
         return cls(model, NetworkInput.of(checkpoint), checkpoint.get("fov_crop", False), localiser)
 
     @torch.inference_mode()
-    def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
-        """The probability maps (classes, H, W) float32, on the CPU, and the region they come from; zero outside it."""
+    def __call__(self, photograph: Photograph) -> Prediction:
+        """What the network gives for a photograph."""
         height, width = photograph.image.shape[1:]
-        region = self.region(photograph)
+        region, factor = self.region(photograph), self.factor_of(photograph)
+        scale = round(factor, 4) if self.network_input.fit == "pad" else None
+        found = region.found if self.localiser else None
         if not region.found:
-            return torch.zeros(self.model.classes, height, width), region
+            return Prediction(torch.zeros(self.model.classes, height, width), region, scale, found)
         self.model.eval()
         image = self.network_input.visible(photograph).to(next(self.model.parameters()).device)
         image = region.cut(image)
-        maps = self._maps(self.network_input.scale(image, self.factor_of(photograph)).float() / 255)
+        maps = self._maps(self.network_input.scale(image, factor).float() / 255)
         maps = self.network_input.restore(maps, region.height, region.width)
-        return region.paste(maps, height, width).cpu(), region
+        return Prediction(region.paste(maps, height, width).cpu(), region, scale, found)
 
     def region(self, photograph: Photograph) -> Region:
         """Where the network looks. No label is used."""
         if self.localiser:
             # The first target of a localiser is the disc.
-            disc = self.localiser(photograph)[0][0] >= 0.5
+            disc = self.localiser(photograph).maps[0] >= 0.5
             return disc_region(disc.numpy()) or Region.whole(photograph.image, found=False)
         return self.network_input.region(photograph, self.fov_crop)
 
     def factor_of(self, photograph: Photograph) -> float:
         """By which a photograph is resized before it is padded."""
         return self.factor or self.network_input.factor_of(photograph)
-
-    def scale_of(self, photograph: Photograph) -> float | None:
-        """As `factor_of`, to four digits; None where every photograph is resized to a square."""
-        return round(self.factor_of(photograph), 4) if self.network_input.fit == "pad" else None
 
     def _maps(self, x: Tensor) -> Tensor:
         """(3, S, T) in [0, 1] -> (classes, S, T)."""
@@ -120,19 +135,32 @@ class Predictor:
 
 
 @dataclass
-class Predictors:
-    """Several networks as one: the maps of all their targets, each from the whole photograph."""
+class Ensemble:
+    """Several networks as one. The maps of a target are the mean over the networks that segment it.
+
+    Args:
+        parts: the networks.
+        targets: of each network the names of its maps.
+    """
 
     parts: list[Predictor]
-    localiser: None = None
+    targets: list[list[str]]
 
-    def __call__(self, photograph: Photograph) -> tuple[Tensor, Region]:
-        """As a `Predictor`."""
-        return torch.cat([part(photograph)[0] for part in self.parts]), Region.whole(photograph.image)
-
-    def scale_of(self, photograph: Photograph) -> float | None:
-        """Of the first network that does not resize every photograph to a square; None if all do."""
-        return next((scale for part in self.parts if (scale := part.scale_of(photograph))), None)
+    def __call__(self, photograph: Photograph) -> Prediction:
+        """The targets in the order in which they first come. There is a spread if several networks segment each."""
+        predictions = [part(photograph) for part in self.parts]
+        maps: dict[str, list[Tensor]] = {}
+        for names, prediction in zip(self.targets, predictions, strict=True):
+            for name, one in zip(names, prediction.maps, strict=True):
+                maps.setdefault(name, []).append(one)
+        each = [torch.stack(several) for several in maps.values()]
+        several = all(len(one) > 1 for one in each)
+        return Prediction(
+            torch.stack([one.mean(0) for one in each]), Region.whole(photograph.image),
+            next((prediction.scale for prediction in predictions if prediction.scale is not None), None),
+            next((prediction.disc_found for prediction in predictions if prediction.disc_found is not None), None),
+            torch.stack([one.std(0, correction=0) for one in each]) if several else None,
+        )  # fmt: skip
 
 
 def starts(length: int, side: int) -> list[int]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from DownStream.checkpoints import load_segmentation
 from DownStream.data import Photograph, read_sample, require_labels
-from DownStream.inference import Predictor, Predictors
+from DownStream.inference import Ensemble, Predictor
 from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.results import Results
@@ -49,7 +49,9 @@ def predict(options: Options) -> None:
             side = predictor.network_input.size
             raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
-    each: Sequence[Predictor | Predictors] = [Predictors(predictors)] if options.model else predictors
+    each: Sequence[Predictor | Ensemble] = predictors
+    if len(groups) < len(predictors):
+        each = [Ensemble(predictors, [checkpoint["targets"] for checkpoint in checkpoints])]
     work = [(predictor, sample) for predictor, group in zip(each, groups, strict=True) for sample in group]
     sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
     thresholds = thresholds_of(options, checkpoints, predictors[0])
@@ -71,6 +73,7 @@ def predict(options: Options) -> None:
     print(f"{len(results.rows)} photographs ({source}): maps, masks and overlays in {out}")
     protocol = {
         "source": source, "window": options.window, "tta": options.tta,
+        "networks": 1 if options.model else len(predictors) // len(groups),
         "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoints[0]["epoch"],
         "trained_on": ", ".join(dict.fromkeys(name for each in checkpoints for name in each["dataset"])),
         "threshold_from": "given" if isinstance(options.threshold, float) else options.threshold,
@@ -84,7 +87,7 @@ def predict(options: Options) -> None:
 
 
 def predict_all(
-    work: Sequence[tuple[Predictor | Predictors, Sample]], results: Results, ledger: "Ledger | None"
+    work: Sequence[tuple[Predictor | Ensemble, Sample]], results: Results, ledger: "Ledger | None"
 ) -> None:
     """Predicts photographs one after the other; the next ones are being read, the last ones' files written.
 
@@ -117,7 +120,7 @@ def predict_all(
                 if ledger and is_drawing(photograph.image.permute(1, 2, 0).numpy()):
                     results.labels.append(sample.image)
                     continue
-                maps, region = predictor(photograph)
+                prediction = predictor(photograph)
             except (UserError, MemoryError, RuntimeError) as error:
                 if not ledger or not (isinstance(error, UserError) or out_of_memory(error)):
                     raise
@@ -125,7 +128,7 @@ def predict_all(
                 tqdm.write(f"left out: {why}", file=sys.stderr)
                 results.left_out.append(sample)
                 continue
-            row, files = results.add(sample, photograph, predictor, maps, region)
+            row, files = results.add(sample, photograph, prediction)
             written.append((sample, row, [pool.submit(write_result, path, array) for path, array in files.items()]))
             settle(AHEAD)
         settle(0)
@@ -233,7 +236,7 @@ def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list
     pooled = {target: Histogram.zero() for target in targets}
     for sample in progress_bar(samples, "threshold", unit="photo", leave=False):
         photograph = read_sample(sample)
-        maps = dict(zip(targets, to_levels(predictor(photograph)[0].numpy()), strict=True))
+        maps = dict(zip(targets, to_levels(predictor(photograph).maps.numpy()), strict=True))
         for target, levels in ((target, maps[target]) for target in photograph.labels):
             pooled[target] += Histogram.of(levels, photograph.labels[target].numpy(), photograph.counted(target))
     for target, histogram in pooled.items():

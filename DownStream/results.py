@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from DownStream.census import Census, marked_share
 from DownStream.data import Photograph
-from DownStream.inference import Predictor, Predictors
+from DownStream.inference import Prediction
 from DownStream.measurements import Number, measure
 from DownStream.overlays import comparison, contours, thumbnail
 from DownStream.postprocessing import rules
-from DownStream.region import Region
 from DownStream.scoring.agreement import Agreement, belongs, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.index import write_index
+from DownStream.scoring.metrics import to_levels
 from DownStream.scoring.report import write_report
 from DownStream.segmentation import Segmentation
 from DownStream.sets.base import Sample
@@ -66,18 +65,13 @@ class Results:
         self.estimated = 0  # fields of view of labelled photographs
 
     def add(
-        self, sample: Sample, photograph: Photograph, predictor: Predictor | Predictors, maps: Tensor, region: Region
+        self, sample: Sample, photograph: Photograph, prediction: Prediction
     ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
-        """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where.
-
-        Args:
-            maps: probabilities (targets, H, W).
-            region: where they come from.
-        """
+        """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where."""
         image = photograph.image.permute(1, 2, 0).numpy()
         self.census.add(sample, photograph)
         found = Segmentation.of(
-            photograph, predictor, maps, region, self.thresholds, self.pixel_sizes.get(sample.id), not self.rules
+            photograph, prediction, self.thresholds, self.pixel_sizes.get(sample.id), not self.rules
         )
         levels, masks = found.levels, found.masks
         row = {"image": sample.id, **found.numbers, "laterality": eye_of(sample)}
@@ -87,6 +81,10 @@ class Results:
             saved = levels[target] if self.map_format == "png" else found.maps[target]
             files[folder / "probability" / f"{sample.id}.{self.map_format}"] = saved
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
+            if found.spread:
+                spread = found.spread[target]
+                saved = to_levels(spread) if self.map_format == "png" else spread
+                files[folder / "uncertainty" / f"{sample.id}.{self.map_format}"] = saved
             if target in photograph.labels:
                 drawn = in_label(mask, photograph.counted(target))
                 files[folder / "overlay" / f"{sample.id}.png"] = comparison(
@@ -100,8 +98,8 @@ class Results:
         self.rows.append(row)
         if photograph.labels:
             self._score(photograph, levels, masks, found.numbers, sample.source)
-        for label in photograph.labels.values() if predictor.localiser and region.found else ():
-            if region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
+        for label in photograph.labels.values() if prediction.disc_found else ():
+            if prediction.region.cut(label).sum() < label.sum() and sample.id not in self.cut_off:
                 self.cut_off.append(sample.id)
         return row, files
 

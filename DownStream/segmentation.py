@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from DownStream.checkpoints import load_segmentation
 from DownStream.data import Photograph
-from DownStream.inference import Predictor, Predictors
+from DownStream.inference import Prediction, Predictor
 from DownStream.measurements import measure
 from DownStream.postprocessing import postprocess
 from DownStream.quality import quality
-from DownStream.region import Region
 from DownStream.scoring.metrics import threshold_level, to_levels
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.surroundings import black_surroundings
@@ -30,46 +28,52 @@ class Segmentation:
     """What a network found in a photograph (H, W); maps, levels and masks by target.
 
     `maps` are probabilities, float32 (H, W); `levels` the same as the 16-bit files have them, uint16; `masks` bool.
-    `numbers` are those of summary.csv, by its columns; None where one is not defined.
+    `numbers` are those of summary.csv, by its columns; None where one is not defined. `spread` is the standard
+    deviation of several networks' probabilities, as `maps`; None for one.
     """
 
     maps: dict[str, np.ndarray]
     levels: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
     numbers: dict[str, Any]
+    spread: dict[str, np.ndarray] | None = None
 
     @classmethod
     def of(
         cls,
         photograph: Photograph,
-        predictor: Predictor | Predictors,
-        maps: Tensor,
-        region: Region,
+        prediction: Prediction,
         thresholds: dict[str, float],
         pixel_size: float | None = None,
         raw_masks: bool = False,
     ) -> "Segmentation":
-        """Of a predictor's probabilities (targets, H, W), and the region that they come from.
+        """Of what a network gives for a photograph.
 
         Args:
             thresholds: of each target's mask, by its name, in the order of the maps.
             pixel_size: mm; adds lengths and areas in mm.
             raw_masks: masks are not post-processed.
         """
-        probability = dict(zip(thresholds, maps.numpy(), strict=True))
+        probability = dict(zip(thresholds, prediction.maps.numpy(), strict=True))
         levels = {target: to_levels(each) for target, each in probability.items()}
         masks = {target: each >= threshold_level(thresholds[target]) for target, each in levels.items()}
         masks = masks if raw_masks else postprocess(masks)
         _, height, width = photograph.image.shape
         numbers: dict[str, Any] = {
             "width": width, "height": height, "field of view": photograph.diameter and round(photograph.diameter),
-            "scale": predictor.scale_of(photograph), "laterality": "",
+            "scale": prediction.scale, "laterality": "",
             **quality(photograph),
         }  # fmt: skip
-        if predictor.localiser:
-            numbers["disc found"] = int(region.found)
+        if prediction.disc_found is not None:
+            numbers["disc found"] = int(prediction.disc_found)
         numbers |= {f"{target} highest probability": each.max() / 65535 for target, each in levels.items()}
-        return cls(probability, levels, masks, numbers | measure(masks, photograph.field_of_view, pixel_size))
+        spread = None
+        if prediction.spread is not None:
+            spread = dict(zip(thresholds, prediction.spread.numpy(), strict=True))
+            fov = photograph.field_of_view
+            numbers |= {f"{target} disagreement": each.mean(where=fov) for target, each in spread.items()}
+        numbers |= measure(masks, photograph.field_of_view, pixel_size)
+        return cls(probability, levels, masks, numbers, spread)
 
 
 class Network:
@@ -98,5 +102,4 @@ class Network:
             raise ValueError(f"a photograph is uint8 (H, W, 3) RGB, not {image.dtype} {image.shape}")
         pixels = torch.from_numpy(black_surroundings(image).copy()).permute(2, 0, 1)
         photograph = Photograph("", pixels, {})
-        maps, region = self.predictor(photograph)
-        return Segmentation.of(photograph, self.predictor, maps, region, dict.fromkeys(self.targets, 0.5))
+        return Segmentation.of(photograph, self.predictor(photograph), dict.fromkeys(self.targets, 0.5))

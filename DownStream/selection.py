@@ -53,29 +53,36 @@ def select_samples(
 ) -> tuple[list[list[Sample]], str, str]:
     """The samples that each checkpoint predicts, what they are, and the default name of the output folder.
 
+    One group of samples for several checkpoints: all of them predict it.
+
     Raises:
         UserError: they are not there, or several checkpoints do not fit together.
     """
     checkpoint = checkpoints[0]
+    if not options.model:
+        refuse_different(paths, checkpoints)
+    ending = "" if len(paths) == 1 or options.model else f"-of-{len(paths)}"
     if options.images:
         samples, folder = photographs_in(options.images, options.fov)
         first, *others = options.images
         name = folder.name if others or first.is_dir() else own_name(first)
-        return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}"
+        return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}{ending}"
     if options.dataset:
         samples = set_samples(options, options.dataset, checkpoint)
-        name = f"predictions-{options.dataset}-{options.split}"
+        name = f"predictions-{options.dataset}-{options.split}{ending}"
         title = CATALOGUE[options.dataset].title
         source = f"{title} {options.split}{values_line(labels_of(checkpoint, options)[0])}"
         return [samples], source, name
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
-    refuse_no_folds(paths, checkpoints, groups)
+    if all(group == groups[0] for group in groups):
+        groups = groups[:1]
+    refuse_overlap(paths, groups)
     titles = ", ".join(CATALOGUE[name].title for name in checkpoint["dataset"])
     source = f"{titles} {split_name(checkpoint['options'], options.split)}"
     source += values_line(labels_of(checkpoint)[0])
-    if len(paths) == 1:
-        return groups, source, f"predictions-{options.split}"
-    return groups, f"{source} and {len(paths) - 1} more", f"predictions-{options.split}-of-{len(paths)}"
+    if len(groups) > 1:
+        source += f" and {len(groups) - 1} more"
+    return groups, source, f"predictions-{options.split}{ending}"
 
 
 def photographs_in(places: list[Path], fov: Path | None = None) -> tuple[list[Sample], Path]:
@@ -227,17 +234,28 @@ def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | No
     return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
 
 
-def refuse_no_folds(paths: list[Path], checkpoints: list[dict[str, Any]], groups: list[list[Sample]]) -> None:
-    """Scores are pooled over checkpoints for the same targets of the same set that predict different photographs.
+def refuse_different(paths: list[Path], checkpoints: list[dict[str, Any]]) -> None:
+    """Several checkpoints are scored or averaged for the same targets of the same sets.
 
     Raises:
-        UserError: these are not such.
+        UserError: these are not such, or one is given twice.
     """
-    owner: dict[str, Path] = {}
-    for path, checkpoint, group in zip(paths, checkpoints, groups, strict=True):
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise UserError(f"{twice[0]} is given twice: give each checkpoint once")
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
         for name in ("dataset", "targets"):
             if checkpoint[name] != checkpoints[0][name]:
-                raise UserError(f"{path} and {paths[0]} differ in their {name}: they cannot be scored together")
+                raise UserError(f"{path} and {paths[0]} differ in their {name}: give checkpoints of the same {name}")
+
+
+def refuse_overlap(paths: list[Path], groups: list[list[Sample]]) -> None:
+    """Scores are pooled over checkpoints that predict different photographs.
+
+    Raises:
+        UserError: two predict the same one, and not all the same ones.
+    """
+    owner: dict[str, Path] = {}
+    for path, group in zip(paths, groups, strict=False):
         for sample in group:
             if sample.id in owner:
                 raise UserError(f"both {owner[sample.id]} and {path} predict {sample.id}: give folds of one split")

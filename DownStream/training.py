@@ -289,7 +289,7 @@ def validation_scores(predictor: Predictor, samples: list[Sample], targets: list
     pooled = [Histogram.zero() for _ in targets]
     for sample in samples:
         photograph = read_sample(sample)
-        levels = to_levels(predictor(photograph)[0].numpy())
+        levels = to_levels(predictor(photograph).maps.numpy())
         for k, target in enumerate(targets):
             if target in photograph.labels:  # one of several data sets may lack it
                 pooled[k] += Histogram.of(levels[k], photograph.labels[target].numpy(), photograph.counted(target))

@@ -45,7 +45,7 @@ def main() -> None:
     for sample in tqdm(samples, "predict", unit="photo", disable=None):
         photograph = read_sample(sample)
         label = photograph.labels[target].numpy()
-        mask = predictor(photograph)[0][0].numpy() >= 0.5
+        mask = predictor(photograph).maps[0].numpy() >= 0.5
         width = widths(label)
         total += np.bincount(width[label], minlength=8)
         found += np.bincount(width[label & mask], minlength=8)

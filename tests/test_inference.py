@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from DownStream.data import Photograph
-from DownStream.inference import Predictor, starts
+from DownStream.inference import Ensemble, Predictor, starts
 from DownStream.model import Segmenter
 from DownStream.region import Region, disc_region, fov_region
 from DownStream.transforms import NetworkInput
@@ -91,9 +91,9 @@ def test_maps_have_the_photographs_own_size():
     model = Segmenter(Encoder(), classes=2)
     sizes = ((20, 31), (64, 64), (70, 97), (1, 1), (3, 200))
     for fit, (height, width) in itertools.product(("pad", "resize"), sizes):
-        maps, region = Predictor(model, NetworkInput(fit, 64))(Photograph("a", picture(height, width), {}))
-        assert maps.shape == (2, height, width) and region == Region(0, 0, height, width)
-        assert maps.min() >= 0 and maps.max() <= 1
+        found = Predictor(model, NetworkInput(fit, 64))(Photograph("a", picture(height, width), {}))
+        assert found.maps.shape == (2, height, width) and found.region == Region(0, 0, height, width)
+        assert found.maps.min() >= 0 and found.maps.max() <= 1 and (found.disc_found, found.spread) == (None, None)
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -104,9 +104,10 @@ def test_every_pixel_comes_back_to_its_place(tta, window, fov_crop):
     image = picture(97, 150).clamp(1, 254)
     fov = torch.from_numpy(disc_at(50, 70, 40, 97, 150))
     predictor = Predictor(PixelNetwork(), NetworkInput("pad", 64), fov_crop, window=window, tta=tta)
-    maps, region = predictor(Photograph("a", image, {}, fov=fov))
+    found = predictor(Photograph("a", image, {}, fov=fov))
+    region = found.region
     inside = region.paste(torch.ones(region.height, region.width), 97, 150)
-    assert torch.allclose(maps[0], image[0] / 255 * inside, atol=1e-5)
+    assert torch.allclose(found.maps[0], image[0] / 255 * inside, atol=1e-5)
     assert fov_crop == (region != Region(0, 0, 97, 150))
     if window:
         assert all(shape[2:] == (window, window) for shape in predictor.model.seen)
@@ -121,7 +122,7 @@ def test_standardised_colours_are_those_of_the_retina_alone():
         maps = []
         for seed in (1, 2):
             photograph = Photograph("a", torch.where(clear, retina, picture(440, 500, seed)), {}, fov=fov)
-            maps.append(predictor(photograph)[0][0])
+            maps.append(predictor(photograph).maps[0])
         assert torch.equal(*maps) == standardised
     still_seen = photograph.retina.any(0)
     assert 0.97 < still_seen.sum() / fov.sum() < 0.99 and not (still_seen & ~clear).any()
@@ -150,8 +151,8 @@ def test_windows_equal_the_whole_away_from_their_edges():
             return nn.functional.avg_pool2d(x[:, :1], 3, 1, 1)
 
     photograph = Photograph("a", picture(200, 200), {})
-    whole = Predictor(Blur(), NetworkInput("pad", 64))(photograph)[0]
-    windows = Predictor(Blur(), NetworkInput("pad", 64), window=64)(photograph)[0]
+    whole = Predictor(Blur(), NetworkInput("pad", 64))(photograph).maps
+    windows = Predictor(Blur(), NetworkInput("pad", 64), window=64)(photograph).maps
     # A pixel at one window's edge has hardly any weight there.
     assert (whole - windows)[:, 2:-2, 2:-2].abs().max() < 0.01
 
@@ -162,12 +163,38 @@ def test_the_localiser_leads_to_the_disc_and_says_when_there_is_none():
     predictor = Predictor(network, NetworkInput("resize", 32), localiser=localiser)
     disc = torch.from_numpy(disc_at(60, 40, 15))
     image = (disc * 200 + 20).byte().expand(3, -1, -1)
-    maps, region = predictor(Photograph("a", image, {}))
-    assert region.found and region.cut(disc).sum() == disc.sum() and abs(region.width - 60) <= 4
+    found = predictor(Photograph("a", image, {}))
+    maps, region = found.maps, found.region
+    assert region.found and found.disc_found and region.cut(disc).sum() == disc.sum() and abs(region.width - 60) <= 4
     assert network.seen == [(1, 3, 32, 32)]
     assert ((maps[0] > 0.5) == disc).float().mean() > 0.99
     outside = region.paste(torch.ones(region.height, region.width), 120, 160) == 0
     assert maps[0][outside].max() == 0
 
-    maps, region = predictor(Photograph("b", torch.full_like(image, 20), {}))
-    assert not region.found and maps.shape == (1, 120, 160) and maps.max() == 0
+    missed = predictor(Photograph("b", torch.full_like(image, 20), {}))
+    assert not missed.region.found and missed.disc_found is False
+    assert missed.maps.shape == (1, 120, 160) and missed.maps.max() == 0
+
+
+class Constant(PixelNetwork):
+    """Gives every pixel these probabilities."""
+
+    def __init__(self, *probabilities: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor(probabilities).logit()
+        self.classes = len(probabilities)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits[None, :, None, None].expand(len(x), -1, *x.shape[2:])
+
+
+def test_several_networks_give_the_mean_of_their_maps_and_how_far_they_disagree():
+    photograph = Photograph("a", picture(50, 60), {})
+    parts = [Predictor(Constant(*values), NetworkInput("pad", 64)) for values in ((0.2, 0.9), (0.4, 0.9))]
+    found = Ensemble(parts, [["disc", "cup"]] * 2)(photograph)
+    assert torch.allclose(found.maps, torch.tensor([0.3, 0.9])[:, None, None].expand(2, 50, 60))
+    assert torch.allclose(found.spread, torch.tensor([0.1, 0])[:, None, None].expand(2, 50, 60), atol=1e-6)
+    assert found.region == Region(0, 0, 50, 60) and found.scale == 1
+
+    apart = Ensemble(parts, [["disc", "cup"], ["EX", "SE"]])(photograph)
+    assert torch.allclose(apart.maps[:, 0, 0], torch.tensor([0.2, 0.9, 0.4, 0.9])) and apart.spread is None

@@ -47,7 +47,7 @@ def test_a_decoder_is_small_and_gives_the_checkpoints_maps(models, trees):
     assert "encoder.conv1.weight" not in content["model"] and "encoder.bn1.running_var" in content["model"]
     assert str(models) not in str({name: value for name, value in content.items() if name != "model"})
     photograph = read_sample(CATALOGUE["drive"].find(trees / "DRIVE", ["vessels"])["test"][0])
-    maps = [Predictor.load(load_segmentation(path), torch.device("cpu"))(photograph)[0] for path in (whole, small)]
+    maps = [Predictor.load(load_segmentation(path), torch.device("cpu"))(photograph).maps for path in (whole, small)]
     assert not torch.equal(maps[0], torch.zeros(1)) and (maps[0] - maps[1]).abs().max() < 0.004
 
 

@@ -1,8 +1,6 @@
 """Masks on their photographs: fixed colours, thin lines outside of what they enclose, nothing of the retina hidden."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import cv2
 import numpy as np
@@ -12,7 +10,7 @@ from conftest import REAL
 from PIL import Image
 
 from DownStream.data import Photograph
-from DownStream.inference import Predictor
+from DownStream.inference import Prediction
 from DownStream.maps import MAP_FORMATS, read_map, write_result
 from DownStream.overlays import (
     COLOURS,
@@ -130,8 +128,7 @@ def test_where_overlays_lie(targets, labels, contoured, compared):
     )
     results = Results(Path(), dict.fromkeys(targets, 0.5), targets, by_diameter=False, labelled=bool(labels))
     maps = torch.from_numpy(np.stack([MASK] * len(targets))).float()
-    predictor = cast(Predictor, SimpleNamespace(scale_of=lambda _: 1.0, localiser=None))
-    _, files = results.add(Sample("a", Path("a.png")), photograph, predictor, maps, Region.whole(maps))
+    _, files = results.add(Sample("a", Path("a.png")), photograph, Prediction(maps, Region.whole(maps)))
     overlays = {path.parent.as_posix(): array for path, array in files.items() if path.parent.name == "overlay"}
     assert sorted(overlays) == sorted(contoured + compared)
     assert all((overlays[name][MASK] == GREY).all() for name in contoured)

@@ -1,8 +1,7 @@
 """Masks of discs and cups, and what becomes of them in files, numbers and scores."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 
 from DownStream import predict
 from DownStream.data import Photograph
-from DownStream.inference import Predictor
+from DownStream.inference import Prediction
 from DownStream.measurements import VERTICAL
 from DownStream.postprocessing import postprocess, rules
 from DownStream.region import Region
@@ -71,9 +70,8 @@ def results_of(folder: Path, raw_masks: bool) -> tuple[Results, list[Sample]]:
     photograph = Photograph("a", torch.full((3, SIZE, SIZE), 90, dtype=torch.uint8), labels)
     sample = Sample("a", folder / "a.png")
     maps = torch.from_numpy(np.stack([ROUGH_DISC * 0.9, ROUGH_CUP * 0.6])).float()
-    predictor = cast(Predictor, SimpleNamespace(scale_of=lambda _: 1.0, localiser=None))
     results = Results(folder, {"disc": 0.5, "cup": 0.5}, ["disc", "cup"], by_diameter=False, raw_masks=raw_masks)
-    _, files = results.add(sample, photograph, predictor, maps, Region.whole(maps))
+    _, files = results.add(sample, photograph, Prediction(maps, Region.whole(maps)))
     for path, array in files.items():
         write_image(path, array)
     return results, [sample]

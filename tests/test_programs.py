@@ -181,7 +181,7 @@ def test_the_pages_numpy_gives_predicts_map(tmp_path, monkeypatch):
     call(monkeypatch, export, "--checkpoint", checkpoint, "--out", tmp_path / "model.onnx")
     for side in (280, 500, 200):
         photograph = eye_photograph(side)
-        expected = Network(checkpoint, device="cpu").predictor(photograph)[0].numpy()
+        expected = Network(checkpoint, device="cpu").predictor(photograph).maps.numpy()
         image, fov = photograph.image.permute(1, 2, 0).numpy(), photograph.field_of_view
         maps = run("onnxruntime", monkeypatch, tmp_path, image=image, fov=fov)["maps"]
         assert maps.shape == expected.shape and np.abs(maps - expected).mean() < 0.05 * expected.std()

@@ -116,8 +116,8 @@ def predictor() -> Predictor:
 def test_maps_are_alike_at_every_size(side, predictor):
     """At native size, as without a known diameter, they are not."""
     known, other = eye_photograph(300), eye_photograph(side)
-    expected = predictor(known)[0][0]
-    maps, _ = predictor(other)
+    expected = predictor(known).maps[0]
+    maps = predictor(other).maps
     assert maps.shape == (1, side, side)
 
     def difference(maps: torch.Tensor) -> float:
@@ -131,12 +131,12 @@ def test_maps_are_alike_at_every_size(side, predictor):
 
 def test_a_large_photograph_passes_in_windows_by_itself(predictor, monkeypatch):
     photograph = eye_photograph(300)
-    whole, _ = predictor(photograph)
+    whole = predictor(photograph).maps
     sizes = []
     predictor.model.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape)))
     monkeypatch.setattr(inference, "WHOLE", 10_000)
     monkeypatch.setattr(inference, "WINDOW", 128)
-    windows, _ = predictor(photograph)
+    windows = predictor(photograph).maps
     assert {size[2:] for size in sizes} == {(128, 128)} and max(size[0] for size in sizes) == inference.WINDOWS
     assert (windows - whole).abs().mean() < whole.std()
 

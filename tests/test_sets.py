@@ -270,7 +270,16 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     measured = json.loads((pooled / "scores.json").read_text())
     assert measured["images"] == len(rows) / 2 and measured["source"].endswith("held-out fold 0 of 3 and 2 more")
 
-    with pytest.raises(UserError, match=r"both .* predict .*: give folds of one split"):
+    call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "drive", "--data-dir", official)
+    averaged = tmp_path / "0" / "predictions-drive-test-of-3"
+    measured = json.loads((averaged / "scores.json").read_text())
+    assert measured["networks"] == 3 and "mean of 3 networks" in (averaged / "report.md").read_text()
+    with open(averaged / "summary.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    spread = np.asarray(Image.open(averaged / "uncertainty" / f"{row['image']}.png")) / 65535
+    assert 0 < float(row["vessels disagreement"]) < 0.5 and 0 < spread.max() <= 0.5
+
+    with pytest.raises(UserError, match=r"last\.pth is given twice"):
         call(monkeypatch, predict, "--checkpoint", paths[0], paths[0])
     other = torch.load(paths[1])
     other["targets"] = ["disc"]
@@ -279,8 +288,8 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
         call(monkeypatch, predict, "--checkpoint", *paths)
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "stare")
-    assert "--images, --dataset and --threshold val need one" in capsys.readouterr().err
+        call(monkeypatch, predict, "--checkpoint", *paths, "--threshold", "val")
+    assert "--threshold val needs one checkpoint" in capsys.readouterr().err
 
 
 def test_the_field_of_view_in_training(official, tmp_path, monkeypatch):

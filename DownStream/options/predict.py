@@ -80,8 +80,9 @@ def parse_args(description: str | None = None) -> Options:
     group = parser.add_argument_group("input", "A checkpoint segments photographs: of its own split, or any others.")
     group.add_argument(
         "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
-        help="Predict with this checkpoint of train.py. Give those of several folds to predict each one's split and "
-        "pool the scores. Default: best.pth of the newest run, or last.pth where there is no best.pth.",
+        help="Predict with this checkpoint of train.py. Several folds predict each its own split, and the scores are "
+        "pooled; several checkpoints for the same photographs give the mean of their maps, and how far they disagree. "
+        "Default: best.pth of the newest run, or last.pth where there is no best.pth.",
     )
     group.add_argument(
         "--model", nargs="*", choices=ready, metavar="NAME",
@@ -180,6 +181,6 @@ def parse_args(description: str | None = None) -> Options:
         parser.error("--fov is for --images: a data set has its own fields of view")
     if isinstance(options.threshold, str) and options.model:
         parser.error(f"--threshold {options.threshold} needs a checkpoint's own photographs: give --model a number")
-    if len(options.checkpoint) > 1 and (options.images or options.dataset or isinstance(options.threshold, str)):
-        parser.error("several checkpoints predict their own splits: --images, --dataset and --threshold val need one")
+    if len(options.checkpoint) > 1 and isinstance(options.threshold, str):
+        parser.error(f"--threshold {options.threshold} needs one checkpoint")
     return options

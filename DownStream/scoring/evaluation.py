@@ -137,6 +137,7 @@ def protocol_line(protocol: dict[str, Any]) -> str:
     return (
         f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
         f"threshold {protocol['threshold']:.4g}{chosen}, field-of-view mask {protocol['field_of_view']}"
+        + (f"; mean of {protocol['networks']} networks" if protocol.get("networks", 1) > 1 else "")
         + (f"; the mask is post-processed: {rule}" if rule else "")
     )
 
@@ -155,6 +156,8 @@ def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, s
     }
     if protocol.get("scale"):
         known["network's scale"] = protocol["scale"]
+    if protocol.get("networks", 1) > 1:
+        known["networks"] = f"{protocol['networks']}; the maps are their mean"
     if protocol.get("window"):
         known["predicted in"] = f"windows of {protocol['window']} px"
     if protocol.get("tta"):
