@@ -1,5 +1,6 @@
 """The segmentation run: photographs, crops, logits, loss; with validation."""
 
+import copy
 import math
 import os
 import shlex
@@ -39,8 +40,23 @@ WEIGHT_DECAY = 1e-6  # the authors'
 FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
 
 
-def train(options: Options) -> None:
-    """The whole run.
+def train_folds(options: Options) -> None:
+    """A run for each fold, one after the other; those that are over are passed over.
+
+    Raises: as `train`.
+    """
+    results = []
+    for fold in range(options.folds or 0):
+        own = copy.copy(options)
+        own.fold, own.run_dir = fold, options.run_dir and options.run_dir / f"fold{fold}"
+        print(f"fold {fold} of {options.folds}")
+        results.append(train(own))
+    command = f"python DownStream/predict.py --checkpoint {shlex.join(map(str, results))}"
+    print(f"score each on its own fold, all pooled: {command}\npredict others by the mean of all: add --images FOLDER")
+
+
+def train(options: Options) -> Path:
+    """The whole run. Returns the checkpoint to use.
 
     Raises:
         UserError: something only the user can mend.
@@ -74,7 +90,7 @@ def train(options: Options) -> None:
     elif options.bn_stats == "reestimate":
         reestimate_batch_norm(encoder, map(network_input.pad, for_statistics(photographs, network_input)))
     if run.is_over():
-        return
+        return run.result
 
     counts = ", ".join(f"{len(members)} {name}" for name, members in split.items())
     title = ", ".join(CATALOGUE[name].title for name in options.dataset)
@@ -84,11 +100,10 @@ def train(options: Options) -> None:
         run.end_epoch(row | run.validate(samples["val"]))
     if not options.finetune:
         check_frozen(model.encoder, run.frozen, run.loaded)
-    result = run.folder / "last.pth"
     if run.best_path.exists():
         print(f"F1 on validation images: best {run.best:.4f} (best.pth), last {run.rows[-1]['val_f1']:.4f} (last.pth)")
-        result = run.best_path
-    print(next_command(result, samples))
+    print(next_command(run.result, samples))
+    return run.result
 
 
 def train_one_epoch(run: "Training") -> dict[str, Any]:
@@ -153,6 +168,11 @@ class Training(Run):
         self.sizes = sizes
         self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
         self.loaded = parameters_of(self.model.encoder)
+
+    @property
+    def result(self) -> Path:
+        """The checkpoint to use: best.pth, or where nothing was validated last.pth."""
+        return self.best_path if self.best_path.exists() else self.folder / "last.pth"
 
     def resume(self, checkpoint: dict[str, Any]) -> None:
         """Goes on from a checkpoint.

@@ -253,12 +253,16 @@ def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsy
 def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     """Each network predicts what it held out; the pooled measures count every photograph once."""
     common = ("--data-dir", official, "--encoder", "random", "--epochs", 1, "--val-fraction", 0, "--folds", 3)
-    paths = [tmp_path / str(fold) / "last.pth" for fold in range(3)]
-    for fold, path in enumerate(paths):
-        call(monkeypatch, train, *common, "--fold", fold, "--run-dir", path.parent)
+    paths = [tmp_path / f"fold{fold}" / "last.pth" for fold in range(3)]
+    call(monkeypatch, train, *common, "--fold", 0, "--run-dir", paths[0].parent)
+    call(monkeypatch, train, *common, "--fold", "all", "--run-dir", tmp_path)
+    said = capsys.readouterr().out
+    assert "fold0 is already at epoch 1" in said and "fold 2 of 3" in said
+    assert f"all pooled: python DownStream/predict.py --checkpoint {' '.join(map(str, paths))}" in said
+    for path in paths:
         call(monkeypatch, predict, "--checkpoint", path)
     call(monkeypatch, predict, "--checkpoint", *paths)
-    pooled, rows = tmp_path / "0" / "predictions-test-of-3", []
+    pooled, rows = tmp_path / "fold0" / "predictions-test-of-3", []
     for path in paths:
         for map_file in (path.parent / "predictions-test" / "probability").iterdir():
             assert map_file.read_bytes() == (pooled / "probability" / map_file.name).read_bytes()
@@ -271,7 +275,7 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     assert measured["images"] == len(rows) / 2 and measured["source"].endswith("held-out fold 0 of 3 and 2 more")
 
     call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "drive", "--data-dir", official)
-    averaged = tmp_path / "0" / "predictions-drive-test-of-3"
+    averaged = tmp_path / "fold0" / "predictions-drive-test-of-3"
     measured = json.loads((averaged / "scores.json").read_text())
     assert measured["networks"] == 3 and "mean of 3 networks" in (averaged / "report.md").read_text()
     with open(averaged / "summary.csv", newline="") as file:

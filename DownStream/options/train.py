@@ -24,6 +24,13 @@ from DualScaleNet.common.options import (
 from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.recipes import ARCHITECTURES
 
+ALL = "all"
+
+
+def fold_choice(text: str) -> int | str:
+    """A fold's number, or all of them."""
+    return text if text == ALL else natural_int(text)
+
 
 class Options(TrainingOptions):
     """What train.py is called with; the recipe and the data set have filled in what was left out.
@@ -39,7 +46,7 @@ class Options(TrainingOptions):
     val_fraction: float
     label_fraction: float
     folds: int | None
-    fold: int
+    fold: int | str
     split_file: Path | None
     fov: list[str]
     roi: str
@@ -89,8 +96,8 @@ def parse_args(description: str | None = None) -> Options:
         "--folds", type=positive_int, metavar="K", help="Cut the training list into K folds for cross-validation."
     )
     group.add_argument(
-        "--fold", type=natural_int, default=0, metavar="N",
-        help="Hold out fold N of --folds as the test split. The first fold is 0.",
+        "--fold", type=fold_choice, default=0, metavar="N|all",
+        help="Hold out fold N of --folds as the test split, the first is 0; all trains one network for each fold.",
     )
     group.add_argument(
         "--split-file", type=Path, metavar="FILE",
@@ -232,7 +239,9 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(str(error))
     if several and options.target != options.targets and "generic" not in options.dataset:
         parser.error("--target: of several data sets only generic's masks are read by values: write the names alone")
-    if options.folds and not options.fold < options.folds:
+    if options.fold == ALL and not options.folds:
+        parser.error("--fold all needs --folds")
+    if options.folds and isinstance(options.fold, int) and not options.fold < options.folds:
         parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
     if options.split_file and options.folds:
         parser.error("--split-file and --folds exclude each other: give one of them")
