@@ -16,6 +16,7 @@ from DownStream.scoring.metrics import (
     _measures,
     best_threshold,
     bootstrap,
+    calibration_error,
     pr_curve,
     roc_curve,
     scores,
@@ -302,3 +303,16 @@ def test_bootstrap_of_one_photograph_and_of_undefined_ones():
     assert one_blank["per_image"]["f1"] == pytest.approx([scores(marked)["f1"]] * 2)  # of those that have an F1
     both_blank = bootstrap([Coarse.of(blank, 0.5)] * 2)
     assert np.isnan(both_blank["pooled"]["f1"]).all() and not np.isnan(both_blank["pooled"]["specificity"]).any()
+
+
+def test_the_calibration_error_is_that_of_fifteen_bins():
+    probability = np.array([0.0, 0.1, 0.1, 0.1, 0.9, 0.9])
+    label = np.array([False, True, False, False, True, True])
+    expected = (abs(0.3 - 1) + abs(1.8 - 2)) / 6  # of bins 1 and 13
+    found = calibration_error(Histogram.of(to_levels(probability), label))
+    assert found == pytest.approx(expected, abs=1e-4)
+    rng = np.random.default_rng(0)
+    probability = rng.random(200_000)
+    honest = Histogram.of(to_levels(probability), rng.random(200_000) < probability)
+    assert calibration_error(honest) < 0.006
+    assert math.isnan(calibration_error(Histogram.zero()))

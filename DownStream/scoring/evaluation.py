@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from DownStream.scoring.metrics import MEASURES, Coarse, Histogram, bootstrap, scores, summarise, to_levels
+from DownStream.scoring.metrics import (
+    MEASURES,
+    Coarse,
+    Histogram,
+    bootstrap,
+    calibration_error,
+    scores,
+    summarise,
+    to_levels,
+)
 from DualScaleNet.common.files import write_json, write_rows
 
 REGIONS = {"whole": "whole image", "fov": "field of view"}
@@ -70,7 +79,7 @@ class Evaluation:
         """{region: {"pooled", "pooled_interval", "per_image"} and those of DRAWINGS that there are}.
 
         Each is by measure: a number, [low, high], {mean, std, interval, defined, undefined}, and of a drawing the
-        pooled number.
+        pooled number. Beside them stands the pooled "calibration_error", a number.
         """
         if self._measures is None:
             self._measures = {region: self._measure(region) for region in REGIONS}
@@ -85,8 +94,14 @@ class Evaluation:
             "pooled_interval": intervals["pooled"],
             "per_image": per_image,
         }
+        measures["calibration_error"] = calibration_error(self.pooled[region])
         measures |= {kind: scores(drawn[region]) for kind, drawn in self.drawings.items()}
         return measures
+
+    def calibration_line(self) -> str:
+        """The calibration error of each region."""
+        errors = {region: measures["calibration_error"] for region, measures in self.measures().items()}
+        return f"calibration error: {', '.join(f'{number(errors[name])} ({REGIONS[name]})' for name in REGIONS)}"
 
     def source_lines(self) -> list[str]:
         """Of each of several data sets F1 and PR-AUC, pooled over its whole images."""
@@ -123,7 +138,7 @@ class Evaluation:
         for kind, title in DRAWINGS.items():
             if kind in self.drawings:
                 lines.append(f"pooled F1 of the {title.lower()}: {measures['whole'][kind]['f1']:.4f}")
-        lines += self.source_lines()
+        lines += [*self.source_lines(), self.calibration_line()]
         undefined = measures["whole"]["per_image"]["f1"]["undefined"]
         if undefined:
             lines.append(f"images whose label has no positive pixel, left out of the means: {undefined}")

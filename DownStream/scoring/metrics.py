@@ -189,6 +189,20 @@ def best_threshold(histogram: Histogram) -> float:
     return (int(np.argmax(f1)) + 1) / (LEVELS - 1)
 
 
+def calibration_error(histogram: Histogram, bins: int = 15) -> float:
+    """Expected calibration error: how far probabilities are off the share of positives, on average over the pixels.
+
+    Mean absolute difference of the two in `bins` equal parts of [0, 1], weighted by their pixels; NaN without a pixel
+    (Guo et al. 2017, section 2).
+    """
+    part = np.arange(LEVELS) * bins // LEVELS
+    count = histogram.positives + histogram.negatives
+    if not count.any():
+        return math.nan
+    expected = np.bincount(part, count * np.arange(LEVELS) / (LEVELS - 1), bins)
+    return float(np.abs(np.bincount(part, histogram.positives, bins) - expected).sum() / count.sum())
+
+
 def summarise(per_image: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Over the `scores` of several images: {measure: {"mean", "std", "defined", "undefined"}}, in the same order.
 

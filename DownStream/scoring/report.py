@@ -259,6 +259,9 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         "95 % CI: percentile bootstrap over images, 2000 draws.",
         f"Images whose label has no positive pixel have no F1 and are left out of its mean: {counts}.",
     ]
+    remarks.append(
+        f"{evaluation.calibration_line().capitalize()}: how far probabilities are off the share of positives."
+    )
     if "postprocessed" in measures["whole"]:
         remarks.append(
             "Post-processed mask: as in mask/ and the overlays, pooled. All else is of the probability map as it is."
