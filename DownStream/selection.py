@@ -60,7 +60,8 @@ def select_samples(
     """
     checkpoint = checkpoints[0]
     if not options.model:
-        refuse_different(paths, checkpoints)
+        own = not (options.images or options.dataset)
+        refuse_different(paths, checkpoints, ["dataset", "targets"] if own else ["targets"])
     ending = "" if len(paths) == 1 or options.model else f"-of-{len(paths)}"
     if options.images:
         samples, folder = photographs_in(options.images, options.fov)
@@ -234,16 +235,16 @@ def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | No
     return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
 
 
-def refuse_different(paths: list[Path], checkpoints: list[dict[str, Any]]) -> None:
-    """Several checkpoints are scored or averaged for the same targets of the same sets.
+def refuse_different(paths: list[Path], checkpoints: list[dict[str, Any]], same: list[str]) -> None:
+    """Several checkpoints predict together if they have in common what `same` names.
 
     Raises:
-        UserError: these are not such, or one is given twice.
+        UserError: these have not, or one is given twice.
     """
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f"{twice[0]} is given twice: give each checkpoint once")
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        for name in ("dataset", "targets"):
+        for name in same:
             if checkpoint[name] != checkpoints[0][name]:
                 raise UserError(f"{path} and {paths[0]} differ in their {name}: give checkpoints of the same {name}")
 

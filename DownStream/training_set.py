@@ -64,7 +64,8 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
 
 def split_of(found: dict[str, list[Sample]], options: Options) -> dict[str, list[Sample]]:
     """Which samples of one data set train, validate and test."""
-    return make_split(found, options.val_fraction, options.label_fraction, options.folds, options.fold, options.seed)
+    fold = int(options.fold)  # train_folds has named each of all
+    return make_split(found, options.val_fraction, options.label_fraction, options.folds, fold, options.seed)
 
 
 def roi_target(options: Options) -> str | None:
