@@ -24,15 +24,15 @@ class Prediction:
 
     `maps` are probabilities (targets, H, W), float32, on the CPU, zero outside the `region` that they come from.
     `scale`: the factor by which the photograph was resized, to four digits; None where to a square. `disc_found`: None
-    where the network does not look for a disc first. `spread`: the standard deviation of several networks'
-    probabilities, as `maps`; None for one.
+    where the network does not look for a disc first. `uncertainty`: the standard deviation of several
+    networks' probabilities, as `maps`; None for one.
     """
 
     maps: Tensor
     region: Region
     scale: float | None = None
     disc_found: bool | None = None
-    spread: Tensor | None = None
+    uncertainty: Tensor | None = None
 
 
 @dataclass
@@ -147,7 +147,7 @@ class Ensemble:
     targets: list[list[str]]
 
     def __call__(self, photograph: Photograph) -> Prediction:
-        """The targets in the order in which they first come. There is a spread if several networks segment each."""
+        """The targets in the order in which they first come. Uncertainty needs several networks for each."""
         predictions = [part(photograph) for part in self.parts]
         maps: dict[str, list[Tensor]] = {}
         for names, prediction in zip(self.targets, predictions, strict=True):
@@ -155,10 +155,11 @@ class Ensemble:
                 maps.setdefault(name, []).append(one)
         each = [torch.stack(several) for several in maps.values()]
         several = all(len(one) > 1 for one in each)
+        found = [prediction.disc_found for prediction in predictions if prediction.disc_found is not None]
         return Prediction(
             torch.stack([one.mean(0) for one in each]), Region.whole(photograph.image),
             next((prediction.scale for prediction in predictions if prediction.scale is not None), None),
-            next((prediction.disc_found for prediction in predictions if prediction.disc_found is not None), None),
+            any(found) if found else None,
             torch.stack([one.std(0, correction=0) for one in each]) if several else None,
         )  # fmt: skip
 

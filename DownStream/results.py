@@ -81,9 +81,9 @@ class Results:
             saved = levels[target] if self.map_format == "png" else found.maps[target]
             files[folder / "probability" / f"{sample.id}.{self.map_format}"] = saved
             files[folder / "mask" / f"{sample.id}.png"] = mask * np.uint8(255)
-            if found.spread:
-                spread = found.spread[target]
-                saved = to_levels(spread) if self.map_format == "png" else spread
+            if found.uncertainty:
+                uncertainty = found.uncertainty[target]
+                saved = to_levels(uncertainty) if self.map_format == "png" else uncertainty
                 files[folder / "uncertainty" / f"{sample.id}.{self.map_format}"] = saved
             if target in photograph.labels:
                 drawn = in_label(mask, photograph.counted(target))

@@ -28,15 +28,15 @@ class Segmentation:
     """What a network found in a photograph (H, W); maps, levels and masks by target.
 
     `maps` are probabilities, float32 (H, W); `levels` the same as the 16-bit files have them, uint16; `masks` bool.
-    `numbers` are those of summary.csv, by its columns; None where one is not defined. `spread` is the standard
-    deviation of several networks' probabilities, as `maps`; None for one.
+    `numbers` are those of summary.csv, by its columns; None where one is not defined. `uncertainty` is the
+    standard deviation of several networks' probabilities, as `maps`; None for one.
     """
 
     maps: dict[str, np.ndarray]
     levels: dict[str, np.ndarray]
     masks: dict[str, np.ndarray]
     numbers: dict[str, Any]
-    spread: dict[str, np.ndarray] | None = None
+    uncertainty: dict[str, np.ndarray] | None = None
 
     @classmethod
     def of(
@@ -67,13 +67,13 @@ class Segmentation:
         if prediction.disc_found is not None:
             numbers["disc found"] = int(prediction.disc_found)
         numbers |= {f"{target} highest probability": each.max() / 65535 for target, each in levels.items()}
-        spread = None
-        if prediction.spread is not None:
-            spread = dict(zip(thresholds, prediction.spread.numpy(), strict=True))
+        uncertainty = None
+        if prediction.uncertainty is not None:
+            uncertainty = dict(zip(thresholds, prediction.uncertainty.numpy(), strict=True))
             fov = photograph.field_of_view
-            numbers |= {f"{target} disagreement": each.mean(where=fov) for target, each in spread.items()}
+            numbers |= {f"{target} uncertainty": float(each.mean(where=fov)) for target, each in uncertainty.items()}
         numbers |= measure(masks, photograph.field_of_view, pixel_size)
-        return cls(probability, levels, masks, numbers, spread)
+        return cls(probability, levels, masks, numbers, uncertainty)
 
 
 class Network:

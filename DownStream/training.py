@@ -43,7 +43,8 @@ FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_fi
 def train_folds(options: Options) -> None:
     """A run for each fold, one after the other; those that are over are passed over.
 
-    Raises: as `train`.
+    Raises:
+        UserError, Stopped: as `train`.
     """
     results = []
     for fold in range(options.folds or 0):

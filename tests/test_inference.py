@@ -93,7 +93,7 @@ def test_maps_have_the_photographs_own_size():
     for fit, (height, width) in itertools.product(("pad", "resize"), sizes):
         found = Predictor(model, NetworkInput(fit, 64))(Photograph("a", picture(height, width), {}))
         assert found.maps.shape == (2, height, width) and found.region == Region(0, 0, height, width)
-        assert found.maps.min() >= 0 and found.maps.max() <= 1 and (found.disc_found, found.spread) == (None, None)
+        assert found.maps.min() >= 0 and found.maps.max() <= 1 and (found.disc_found, found.uncertainty) == (None, None)
 
 
 @pytest.mark.parametrize("tta", [False, True])
@@ -193,8 +193,8 @@ def test_several_networks_give_the_mean_of_their_maps_and_how_far_they_disagree(
     parts = [Predictor(Constant(*values), NetworkInput("pad", 64)) for values in ((0.2, 0.9), (0.4, 0.9))]
     found = Ensemble(parts, [["disc", "cup"]] * 2)(photograph)
     assert torch.allclose(found.maps, torch.tensor([0.3, 0.9])[:, None, None].expand(2, 50, 60))
-    assert torch.allclose(found.spread, torch.tensor([0.1, 0])[:, None, None].expand(2, 50, 60), atol=1e-6)
+    assert torch.allclose(found.uncertainty, torch.tensor([0.1, 0])[:, None, None].expand(2, 50, 60), atol=1e-6)
     assert found.region == Region(0, 0, 50, 60) and found.scale == 1
 
     apart = Ensemble(parts, [["disc", "cup"], ["EX", "SE"]])(photograph)
-    assert torch.allclose(apart.maps[:, 0, 0], torch.tensor([0.2, 0.9, 0.4, 0.9])) and apart.spread is None
+    assert torch.allclose(apart.maps[:, 0, 0], torch.tensor([0.2, 0.9, 0.4, 0.9])) and apart.uncertainty is None

@@ -281,8 +281,11 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     with open(averaged / "summary.csv", newline="") as file:
         row = next(csv.DictReader(file))
     spread = np.asarray(Image.open(averaged / "uncertainty" / f"{row['image']}.png")) / 65535
-    assert 0 < float(row["vessels disagreement"]) < 0.5 and 0 < spread.max() <= 0.5
+    assert 0 < float(row["vessels uncertainty"]) < 0.5 and 0 < spread.max() <= 0.5
 
+    call(monkeypatch, predict, "--checkpoint", *paths, "--images", next(official.rglob("*_test.tif")))
+    with pytest.raises(UserError, match=r"both .* predict .*: give folds of one split"):
+        call(monkeypatch, predict, "--checkpoint", *paths, "--split", "train")
     with pytest.raises(UserError, match=r"last\.pth is given twice"):
         call(monkeypatch, predict, "--checkpoint", paths[0], paths[0])
     other = torch.load(paths[1])

@@ -81,7 +81,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--checkpoint", type=Path, nargs="+", default=[], metavar="FILE",
         help="Predict with this checkpoint of train.py. Several folds predict each its own split, and the scores are "
-        "pooled; several checkpoints for the same photographs give the mean of their maps, and how far they disagree. "
+        "pooled; several checkpoints for the same photographs give the mean of their maps, and its uncertainty. "
         "Default: best.pth of the newest run, or last.pth where there is no best.pth.",
     )
     group.add_argument(

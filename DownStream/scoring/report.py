@@ -260,7 +260,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
         f"Images whose label has no positive pixel have no F1 and are left out of its mean: {counts}.",
     ]
     remarks.append(
-        f"{evaluation.calibration_line().capitalize()}: how far probabilities are off the share of positives."
+        f"{evaluation.calibration_line().capitalize()}. On average probabilities are so far off the share of positives."
     )
     if "postprocessed" in measures["whole"]:
         remarks.append(
