@@ -84,8 +84,10 @@ pretrained-%: .venv/ready
 MODELS := vessels disc-cup lesions
 OPTIONS_vessels := --epochs 160
 DATA_vessels := --dataset drive stare chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/STARE $(DATA)/CHASE_DB1
-OPTIONS_disc-cup := --target disc cup --size 256 --epochs 16
+OPTIONS_localiser := --target disc --size 128 --epochs 16
+OPTIONS_disc-cup = --target disc cup --roi disc --size 128 --epochs 40 --localiser $(RUNS)/localiser$(FOLD)/last.pth
 DATA_disc-cup := --dataset drishti-gs idrid --data-dir $(DATA)/Drishti-GS1_files $(DATA)/IDRiD
+DATA_localiser := $(DATA_disc-cup)
 OPTIONS_lesions := --target MA HE EX SE --size 1024 --crop 256 --epochs 60
 DATA_lesions := --dataset idrid --data-dir $(DATA)/IDRiD
 WITHOUT_DRIVE := --dataset stare chase-db1 --data-dir $(DATA)/STARE $(DATA)/CHASE_DB1
@@ -95,6 +97,7 @@ LEFT_OUT := DRIVE STARE CHASE_DB1
 NAME_DRIVE := drive
 NAME_STARE := stare
 NAME_CHASE_DB1 := chase-db1
+FOLDS := .0 .1 .2
 RUNS := runs/models
 TRAIN_MODEL := $(VENV)/python DownStream/train.py --encoder models/encoder.pth --val-fraction 0
 PREDICT := $(VENV)/python DownStream/predict.py
@@ -104,17 +107,21 @@ models: .venv/ready
 	$(VENV)/python models/make.py encoder
 	$(MAKE) --jobs=$(JOBS) $(MODELS:%=model-%)
 
-model-%:
-	$(TRAIN_MODEL) $(DATA_$*) $(OPTIONS_$*) --run-dir $(RUNS)/$*
+model-%: train-%
 	$(VENV)/python models/make.py decoder $(RUNS)/$*/last.pth
 
 model-scores: .venv/ready
-	$(MAKE) --jobs=$(JOBS) $(foreach k,0 1 2,$(MODELS:%=fold-%.$(k))) $(LEFT_OUT:%=without-%)
+	$(MAKE) --jobs=$(JOBS) $(foreach fold,$(FOLDS),$(MODELS:%=train-%$(fold))) $(LEFT_OUT:%=without-%)
 	for model in $(MODELS); do $(PREDICT) --checkpoint $(RUNS)/$$model.?/last.pth || exit 1; done
 
-fold-%:
-	$(TRAIN_MODEL) $(DATA_$(basename $*)) $(OPTIONS_$(basename $*)) --folds 3 --fold $(subst .,,$(suffix $*)) \
-		--run-dir $(RUNS)/$*
+# train-vessels trains on all photographs, train-vessels.0 holds out the first fold.
+train-%: FOLD = $(suffix $*)
+train-%:
+	$(TRAIN_MODEL) $(DATA_$(basename $*)) $(OPTIONS_$(basename $*)) \
+		$(if $(FOLD),--folds $(words $(FOLDS)) --fold $(FOLD:.%=%)) --run-dir $(RUNS)/$*
+
+train-disc-cup: train-localiser
+$(FOLDS:%=train-disc-cup%): train-disc-cup%: train-localiser%
 
 without-%:
 	$(TRAIN_MODEL) $(WITHOUT_$*) $(OPTIONS_vessels) --run-dir $(RUNS)/without-$*

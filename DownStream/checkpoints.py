@@ -11,6 +11,7 @@ from DownStream.model import DECODERS, DecoderShape, Segmenter
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES, current_options
 from DownStream.sets import CATALOGUE
+from DownStream.sources import disc_of, full_keys
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest
 from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
@@ -103,19 +104,24 @@ def take_decoder(model: Segmenter, content: dict[str, Any], targets: list[str]) 
     print(f"the decoder goes on from the checkpoint's{', but begins anew for ' * bool(new)}{', '.join(new)}")
 
 
+def seen_in_training(content: dict[str, Any], datasets: list[str], split: dict[str, list[str]]) -> set[str]:
+    """The photographs that a split of some data sets holds out, but on which a checkpoint's network was trained."""
+    held_out = full_keys(datasets, split["val"] + split["test"])
+    return held_out & full_keys(content["dataset"], content["split"]["train"])
+
+
 def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]]) -> dict[str, Any]:
-    """What the new checkpoint carries of the localiser's.
+    """What the new checkpoint carries of the localiser's, which is in `path`, or itself carried there.
 
     Raises:
         UserError: it does not find discs on whole photographs, or was trained on photographs held out here.
     """
     content = load_segmentation(path)
+    content = current_content(content["localiser"]) if content.get("localiser") else content
     discs = {settings.disc for settings in CATALOGUE.values()}
-    if content["targets"][0].partition(":")[0] not in discs or content["localiser"]:
-        raise UserError(f"{path} is no localiser: train one with --target {CATALOGUE[datasets[0]].disc} --roi full")
-    held_out = set(split["val"] + split["test"])
-    seen = held_out & set(content["split"]["train"]) if content["dataset"] == datasets else set()
-    if seen:
+    if content["targets"][0].partition(":")[0] not in discs:
+        raise UserError(f"{path} is no localiser: train one with --target {disc_of(datasets)} --roi full")
+    if seen := seen_in_training(content, datasets, split):
         raise UserError(
             f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
             "train it with the same split options and --seed"
@@ -126,23 +132,28 @@ def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]])
 def without_encoder(path: Path, encoder_file: Path) -> dict[str, Any]:
     """A checkpoint's content without its encoder's parameters, which are those in a file of `save_encoder`.
 
-    What it keeps of the encoder are the statistics of BatchNorm, which are its own. Kernels are in float16.
+    What it keeps of the encoder are the statistics of BatchNorm, which are its own. Kernels are in float16. So is its
+    localiser's.
 
     Raises:
         UserError: it has another encoder, or is no checkpoint of train.py.
     """
     content = load_segmentation(path)
-    shared = {ENCODER + name: value for name, value in load_checkpoint(encoder_file, "encoder")["state"].items()}
-    state = {}
-    for name, value in content["model"].items():
-        if name in shared and not is_statistic(name):
-            if not torch.equal(value, full(shared[name])):
-                raise UserError(f"{path} was trained on another encoder than {encoder_file}, or fine-tuned it")
-        else:
-            state[name] = value.half() if value.ndim > 1 else value
-    options = {name: value for name, value in content["options"].items() if name not in PLACES}
+    state = load_checkpoint(encoder_file, "encoder")["state"]
+    shared = {ENCODER + name: full(value) for name, value in state.items() if not is_statistic(name)}
+    networks = [content, content["localiser"]] if content.get("localiser") else [content]
+    small = []
+    for each in networks:
+        if not all(name in each["model"] and torch.equal(each["model"][name], shared[name]) for name in shared):
+            raise UserError(f"{path} was trained on another encoder than {encoder_file}, or fine-tuned it")
+        own = {name: value for name, value in each["model"].items() if name not in shared}
+        small.append({name: value.half() if value.ndim > 1 else value for name, value in own.items()})
     kept = {name: value for name, value in content.items() if name not in (*ONLY_FOR_TRAINING, *HEADER)}
-    return kept | {"model": state, "options": options, "encoder_sha256": sha256(encoder_file)}
+    kept["model"] = small[0]
+    if len(small) > 1:
+        kept["localiser"] = content["localiser"] | {"model": small[1]}
+    kept["options"] = {name: value for name, value in content["options"].items() if name not in PLACES}
+    return kept | {"encoder_sha256": sha256(encoder_file)}
 
 
 def with_encoder(path: Path, content: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +169,12 @@ def with_encoder(path: Path, content: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{encoder_file} is not the encoder of {path}: both must be of the same version")
     state = load_checkpoint(encoder_file, "encoder")["state"]
     shared = {ENCODER + name: value for name, value in state.items() if not is_statistic(name)}
-    return content | {"model": {name: full(value) for name, value in (shared | content["model"]).items()}}
+
+    def complete(network: dict[str, Any]) -> dict[str, Any]:
+        return network | {"model": {name: full(value) for name, value in (shared | network["model"]).items()}}
+
+    localiser = content.get("localiser")
+    return complete(content) | {"localiser": localiser and complete(localiser)}
 
 
 def full(value: torch.Tensor) -> torch.Tensor:

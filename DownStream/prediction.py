@@ -19,7 +19,7 @@ from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
-from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples
+from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples, trained_on
 from DownStream.sets.base import Sample
 from DownStream.sources import expected_targets
 from DualScaleNet.common.device import select_device
@@ -62,6 +62,7 @@ def predict(options: Options) -> None:
     typed = list(thresholds) if options.images else labels_of(checkpoints[0], options)[0]
     labelled = any(sample.labels for _, sample in work)
     results = Results(out, thresholds, typed, by_diameter, sizes, options.raw_masks, options.map_format, labelled)
+    results.trained_on = trained_on(options, checkpoints, groups)
     ledger = Ledger(out, made_with(options, paths, thresholds, sizes)) if options.images else None
     predict_all(work, results, ledger)
 

@@ -62,6 +62,7 @@ class Results:
         self.left_out: list[Sample] = []
         self.labels: list[Path] = []  # among the photographs
         self.cut_off: list[str] = []  # by the region of interest
+        self.trained_on: list[str] = []
         self.estimated = 0  # fields of view of labelled photographs
 
     def add(
@@ -135,6 +136,8 @@ class Results:
     def notes(self) -> list[str]:
         """What the reader must not miss, for the screen and the report."""
         notes, count = [], len(self.rows)
+        if self.trained_on:
+            notes.append(f"the network was trained on {few(self.trained_on)}: scores on them do not hold for others")
         if without_disc := [row["image"] for row in self.rows if row.get("disc found") == 0]:
             notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
         if self.cut_off:

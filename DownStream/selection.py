@@ -10,7 +10,7 @@ from typing import Any
 from DownStream.options.predict import LARGEST_PIXEL, MODELS, Options, pixel_size, ready_models
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
-from DownStream.sources import find_sets, merged, typed_for
+from DownStream.sources import find_sets, full_keys, merged, typed_for
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
 from DualScaleNet.common.photographs import find_photographs, passed_over_line
@@ -233,6 +233,18 @@ def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | No
         where = ", ".join(map(str, folders))
         raise UserError(f"{where} lacks {len(missing)} photographs of the checkpoint's split, {missing[0]} first")
     return sorted((samples[key] for key in wanted), key=lambda sample: sample.id)
+
+
+def trained_on(options: Options, checkpoints: list[dict[str, Any]], groups: list[list[Sample]]) -> list[str]:
+    """The ids of labelled photographs on which a network that predicts them was trained."""
+    if options.images:
+        return []
+    datasets, seen = [options.dataset] if options.dataset else checkpoints[0]["dataset"], []
+    for number, group in enumerate(groups):
+        networks = checkpoints if len(groups) == 1 else [checkpoints[number]]
+        keys = set().union(*(full_keys(each["dataset"], each["split"]["train"]) for each in networks))
+        seen += [sample.id for sample in group if full_keys(datasets, [sample.key]) <= keys]
+    return seen
 
 
 def refuse_different(paths: list[Path], checkpoints: list[dict[str, Any]], same: list[str]) -> None:

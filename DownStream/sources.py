@@ -66,6 +66,17 @@ def fit_of(datasets: list[str], size: int | None = None) -> str:
     return "pad" if "pad" in fits else "square"
 
 
+def disc_of(datasets: list[str]) -> str | None:
+    """What the first of some data sets calls the optic disc; None if one of them has none."""
+    disc = CATALOGUE[datasets[0]].disc or "disc"
+    return disc if all(CATALOGUE[dataset].own_name(disc) for dataset in datasets) else None
+
+
+def full_keys(datasets: list[str], keys: list[str]) -> set[str]:
+    """The keys of samples as they are where several data sets are learned at once."""
+    return set(keys) if len(datasets) > 1 else {key.replace("/", f"/{datasets[0]}/", 1) for key in keys}
+
+
 def expected_targets(datasets: list[str], found: Lists, targets: list[str]) -> dict[str, list[str]]:
     """By source, the targets of which the samples need labels, of all sets that were found.
 

@@ -14,6 +14,7 @@ from DownStream.checkpoints import (
     load_latest_segmentation,
     read_init,
     read_localiser,
+    seen_in_training,
     take_decoder,
 )
 from DownStream.data import read_sample
@@ -33,7 +34,7 @@ from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.photographs import sizes_of
 from DualScaleNet.common.run import Position, Run, epoch_order
-from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.common.script import ROOT, UserError, few, warn
 from DualScaleNet.encoder import Encoder
 
 WEIGHT_DECAY = 1e-6  # the authors'
@@ -70,11 +71,14 @@ def train(options: Options) -> Path:
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
     torch.manual_seed(options.seed)
     trained, encoder = read_init(options.init, options) if options.init else (None, initial_encoder(options))
+    if trained and (seen := seen_in_training(trained, options.dataset, split)):
+        warn(f"{options.init} was trained on {few(sorted(seen))}, held out here: scores on them will be too good")
     options.run_dir = options.run_dir or ROOT / "runs" / "segment" / default_name(options)
     claim(options.run_dir)
     sizes = sizes_of(files_of(samples["train"] + samples["val"]))
     checkpoint = resumable(options, split, sizes, device)
-    localiser = read_localiser(options.localiser, options.dataset, split) if options.localiser else None
+    found_by = (options.localiser or options.init) if options.roi == "disc" else None
+    localiser = read_localiser(found_by, options.dataset, split) if found_by else None
     before = trained if options.resume == "force" else checkpoint or trained
     network_input = NetworkInput.of(before) if before else input_of(options, samples["train"])
     photographs = read_training_set(samples["train"], options, network_input, device)

@@ -21,7 +21,7 @@ from DownStream.recipes import RECIPES
 from DownStream.region import Region, disc_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Label, Sample
-from DownStream.sources import expected_targets, find_sets, fit_of, merged
+from DownStream.sources import disc_of, expected_targets, find_sets, fit_of, merged
 from DownStream.targets import ignored_by, leave_out_unlabelled
 from DownStream.transforms import NetworkInput, TrainingPhotograph, round_up
 from DualScaleNet.common.device import HELD, free_memory
@@ -69,8 +69,8 @@ def split_of(found: dict[str, list[Sample]], options: Options) -> dict[str, list
 
 
 def roi_target(options: Options) -> str | None:
-    """The target around which --roi disc cuts; None for full photographs."""
-    return CATALOGUE[options.dataset[0]].disc if options.roi == "disc" else None
+    """The target around which --roi disc cuts, which every set has; None for full photographs."""
+    return disc_of(options.dataset) if options.roi == "disc" else None
 
 
 def files_of(samples: list[Sample]) -> list[Path]:
@@ -86,10 +86,11 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     --diameter, --size or the data set decide; what they leave open follows from the photographs.
     """
     settings, recipe = CATALOGUE[options.dataset[0]], RECIPES[options.recipe]
-    regions, fit = options.roi == "disc" or samples[0].roi, fit_of(options.dataset, options.size)
-    size = options.size or (settings.roi_size if regions else settings.size)
+    if options.roi == "disc" or samples[0].roi:
+        return NetworkInput("resize", options.size or settings.roi_size, recipe.standardise)
+    size, fit = options.size or settings.size, fit_of(options.dataset, options.size)
     if size and fit != "pad":
-        squeezed = regions or not recipe.scale or "crop" in options.fov
+        squeezed = not recipe.scale or "crop" in options.fov
         return NetworkInput("resize" if squeezed else fit, size, recipe.standardise)
     with ThreadPoolExecutor() as pool:
         measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))

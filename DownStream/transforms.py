@@ -15,6 +15,7 @@ from DualScaleNet.common.options import STRIDE
 from DualScaleNet.views import DARK, standardise
 
 TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
+NOISE = 0.01  # standard deviation, in enlarged photographs
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 
@@ -78,7 +79,8 @@ class NetworkInput:
         if x.dtype == torch.bool:
             return scaled > 0.5
         if recoloured:
-            scaled = 255 * standardise(scaled / 255)
+            scaled = standardise(scaled / 255)
+            scaled = 255 * (with_noise(scaled) if self.fit == "pad" and factor > 1 else scaled)
         return scaled.round().clamp(0, 255).to(x.dtype)
 
     def scaled(self, height: int, width: int, factor: float = 1.0) -> tuple[int, int]:
@@ -101,6 +103,15 @@ class NetworkInput:
         if (height, width) == tuple(maps.shape[1:]):
             return maps
         return F.interpolate(maps[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def with_noise(x: Tensor) -> Tensor:
+    """A photograph (3, H, W) in [0, 1] with the noise that enlarging it has smoothed away, always the same.
+
+    Without it a network marks too much (docs/results.md). What is black stays black.
+    """
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
+    return x + NOISE * noise * (x > 0)
 
 
 @dataclass(frozen=True)

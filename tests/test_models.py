@@ -29,22 +29,28 @@ def models(trees: Path, drishti: Path, tmp_path_factory: pytest.TempPathFactory)
         patch.setattr(make, "MODELS", folder)
         patch.setattr(make, "ENCODER_FILE", folder / "encoder.pth")
         call(patch, make, "encoder")
+        discs = ("--dataset", "drishti-gs", "--data-dir", drishti, "--size", 64, "--target", "disc")
+        roi = ("--roi", "disc", "--localiser", folder / "runs" / "localiser" / "last.pth")
         sets = {
             "vessels": ("--data-dir", trees / "DRIVE", *SMALL_TRAINING),
-            "disc-cup": ("--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc", "cup", "--size", 64),
+            "localiser": discs,
+            "disc-cup": (*discs, "cup", *roi),
         }
         for name, options in sets.items():
             run = folder / "runs" / name
             encoder = folder / "encoder.pth"
             call(patch, train, *options, "--encoder", encoder, "--epochs", 2, "--val-fraction", 0, "--run-dir", run)
-            call(patch, make, "decoder", run / "last.pth")
+            if name != "localiser":
+                call(patch, make, "decoder", run / "last.pth")
     return folder
 
 
-def test_a_decoder_is_small_and_gives_the_checkpoints_maps(models, trees):
-    whole, small = models / "runs" / "vessels" / "last.pth", models / "vessels.pth"
+@pytest.mark.parametrize("name", ["vessels", "disc-cup"])
+def test_a_decoder_is_small_and_gives_the_checkpoints_maps(name, models, trees):
+    whole, small = models / "runs" / name / "last.pth", models / f"{name}.pth"
     content = load_checkpoint(small, "decoder")
-    assert "encoder.conv1.weight" not in content["model"] and "encoder.bn1.running_var" in content["model"]
+    for network in (content, content["localiser"]) if name == "disc-cup" else (content,):
+        assert "encoder.conv1.weight" not in network["model"] and "encoder.bn1.running_var" in network["model"]
     assert str(models) not in str({name: value for name, value in content.items() if name != "model"})
     photograph = read_sample(CATALOGUE["drive"].find(trees / "DRIVE", ["vessels"])["test"][0])
     maps = [Predictor.load(load_segmentation(path), torch.device("cpu"))(photograph).maps for path in (whole, small)]

@@ -26,6 +26,7 @@ from DownStream.transforms import NetworkInput, TrainingPhotograph, training_bat
 from DualScaleNet.common.files import image_size, read_image
 from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import Encoder
+from DualScaleNet.views import standardise
 
 CPU = torch.device("cpu")
 
@@ -98,6 +99,18 @@ def test_within_a_twentieth_nothing_is_resampled():
     assert network_input.scale(image, 1.0) is image
     assert network_input.scale(image, 0.5).shape == (3, 25, 35)
     assert NetworkInput("pad", 64).factor(50) == 1  # of an older checkpoint, or the recipe release
+
+
+def test_an_enlarged_photograph_gets_noise():
+    """The same each time, and none on black or in a photograph that keeps its size."""
+    ours, theirs = NetworkInput("pad", 64, standardise=True), NetworkInput("pad", 64)
+    image = torch.linspace(100, 200, 80).byte().expand(3, 80, 80).clone()
+    image[:, :20] = 0
+    enlarged = ours.scale(image, 2.0)
+    assert torch.equal(enlarged, ours.scale(image, 2.0)) and not enlarged[:, :38].any()
+    noise = enlarged - 255 * standardise(theirs.scale(image, 2.0) / 255)
+    assert 0.009 < noise[:, 42:].std() / 255 < 0.011
+    assert torch.equal(ours.scale(image, 1.0), (255 * standardise(image / 255)).round().byte())
 
 
 # --- prediction

@@ -215,13 +215,17 @@ def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
     (tmp_path / "elsewhere.pth").rename(localiser)
     with pytest.raises(UserError, match="held out here"):
         call(monkeypatch, train, *roi, "--folds", 3, "--run-dir", tmp_path / "leak")
-    with pytest.raises(UserError, match="is no localiser"):
-        wrong = [tmp_path / "run" / "last.pth" if option == localiser else option for option in roi]
-        call(monkeypatch, train, *wrong, "--run-dir", tmp_path / "wrong")
-    for options in (("--roi", "disc"), ("--localiser", localiser)):
-        with pytest.raises(SystemExit):
-            call(monkeypatch, train, *common, *options)
-        assert "--roi disc and --localiser FILE need each other" in capsys.readouterr().err
+    # What carries a localiser lends it, and goes on with it.
+    lent = [tmp_path / "run" / "last.pth" if option == localiser else option for option in roi]
+    call(monkeypatch, train, *lent, "--size", 64, "--run-dir", tmp_path / "lent")
+    init = ("--dataset", "drishti-gs", "--data-dir", official, "--target", "cup", "--roi", "disc", "--epochs", 1)
+    call(
+        monkeypatch, train, *init, "--val-fraction", 0, "--init", tmp_path / "run" / "last.pth",
+        "--run-dir", tmp_path / "init",
+    )  # fmt: skip
+    carried = [torch.load(tmp_path / name / "last.pth")["localiser"]["model"] for name in ("run", "lent", "init")]
+    for other in carried[1:]:
+        assert all(torch.equal(value, other[name]) for name, value in carried[0].items())
 
 
 def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
@@ -231,7 +235,8 @@ def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
     call(monkeypatch, train, *common, "--target", "EX", *roi, "--run-dir", tmp_path / "run")
     assert torch.load(tmp_path / "run" / "last.pth")["localiser"]["targets"] == ["OD"]
     with pytest.raises(UserError, match="is no localiser: train one with --target OD"):
-        roi = ("--roi", "disc", "--localiser", tmp_path / "run" / "last.pth")
+        call(monkeypatch, train, *common, "--target", "EX", "--epochs", 1, "--run-dir", tmp_path / "exudates")
+        roi = ("--roi", "disc", "--localiser", tmp_path / "exudates" / "last.pth")
         call(monkeypatch, train, *common, "--target", "OD", *roi, "--run-dir", tmp_path / "wrong")
 
 

@@ -96,7 +96,10 @@ def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, 
         (["--dataset", "drive", "generic"], "--dataset generic needs --data-dir"),
         (["--dataset", "drive", "stare", "--target", "disc"], "--target disc: drive has vessels; stare has vessels"),
         (["--dataset", "drive", "stare", "--target", "vessels=1"], "only generic's masks are read by values"),
-        (["--dataset", "drishti-gs", "idrid", "--roi", "disc", "--localiser", "x"], "--roi disc works with one of"),
+        (["--dataset", "drishti-gs", "drive", "--roi", "disc", "--localiser", "x"], "--roi disc works with rim"),
+        (["--dataset", "idrid", "--roi", "disc"], "--roi disc needs --localiser FILE"),
+        (["--dataset", "idrid", "--localiser", "x"], "--localiser FILE is for --roi disc"),
+        (["--dataset", "idrid", "--roi", "disc", "--localiser", "x", "--fov", "crop"], "exclude each other"),
         (["--init", "x", "--encoder", "random"], "--init brings its own encoder"),
         (["--init", "x", "--diameter", "500"], "--init brings its own encoder"),
     ],
@@ -173,6 +176,38 @@ def test_a_network_is_scored_where_a_set_has_its_targets(official, tmp_path, mon
     out = tmp_path / "predictions-test"
     for name, count in (("disc", 4), ("cup", 2)):
         assert json.loads((out / name / "scores.json").read_text())["images"] == count
+
+
+@pytest.mark.slow
+def test_the_region_around_the_disc_of_several_sets(official, tmp_path, monkeypatch, capsys):
+    """IDRiD calls the disc OD. Whoever was trained on a photograph is not scored on it without a word."""
+    common = (
+        "--dataset", "drishti-gs", "idrid", "--data-dir", official, official, "--encoder", "random", "--size", 64,
+        "--epochs", 1, "--batch-size", 2, "--val-fraction", 0,
+    )  # fmt: skip
+    call(monkeypatch, train_script, *common, "--target", "disc", "--run-dir", tmp_path / "localiser")
+    localiser = tmp_path / "localiser" / "last.pth"
+    roi = (*common, "--target", "disc", "cup", "--roi", "disc", "--localiser", localiser)
+    call(monkeypatch, train_script, *roi, "--run-dir", tmp_path / "run")
+    call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth")
+    assert "the network was trained on" not in capsys.readouterr().out
+    call(
+        monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth", "--dataset", "idrid", "--data-dir",
+        official, "--split", "train",
+    )  # fmt: skip
+    assert "note: the network was trained on IDRiD_" in capsys.readouterr().out
+    with pytest.raises(UserError, match="held out here"):
+        call(monkeypatch, train_script, *roi, "--folds", 2, "--run-dir", tmp_path / "leak")
+    one = ("--dataset", "idrid", "--data-dir", official, *common[6:], "--folds", 2, "--target", "OD")
+    with pytest.raises(UserError, match="held out here"):
+        call(
+            monkeypatch, train_script, *one, "--roi", "disc", "--localiser", localiser, "--run-dir", tmp_path / "other"
+        )
+    call(
+        monkeypatch, train_script, "--dataset", "idrid", "--data-dir", official, "--init", localiser, "--folds", 2,
+        "--target", "OD", "--epochs", 1, "--val-fraction", 0, "--run-dir", tmp_path / "init",
+    )  # fmt: skip
+    assert "held out here: scores on them will be too good" in capsys.readouterr().err
 
 
 def test_the_decoder_goes_on_and_new_targets_begin_anew():

@@ -6,7 +6,7 @@ from pathlib import Path
 from DownStream.groups import groups_argument
 from DownStream.recipes import COMPACT, RECIPES, recipe_type
 from DownStream.sets import CATALOGUE
-from DownStream.sources import fit_of
+from DownStream.sources import disc_of, fit_of
 from DownStream.targets import add_targets, complete_targets, names_of
 from DualScaleNet.common.options import (
     STRIDE,
@@ -118,7 +118,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--roi", default="full", choices=["full", "disc"],
         help="Show the network the full photograph, or a region of interest around the optic disc (disc), as the "
-        "authors did for RIM-ONE r3 and Drishti-GS1. disc needs --localiser.",
+        "authors did for RIM-ONE r3 and Drishti-GS1. disc needs --localiser, or --init with a network that has one.",
     )
     group.add_argument(
         "--localiser", type=Path, metavar="FILE",
@@ -224,7 +224,7 @@ def parse_args(description: str | None = None) -> Options:
     options.schedule = options.schedule or recipe.schedule
     options.bn_stats = options.bn_stats or ("keep" if options.init else "reestimate")
     if options.crop is None:
-        options.crop = recipe.crop or 0 if fit_of(options.dataset) == "pad" else 0
+        options.crop = recipe.crop or 0 if fit_of(options.dataset) == "pad" and options.roi == "full" else 0
     if options.data_dir is None:
         if "generic" in options.dataset:
             parser.error("--dataset generic needs --data-dir")
@@ -245,11 +245,15 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
     if options.split_file and options.folds:
         parser.error("--split-file and --folds exclude each other: give one of them")
-    if (options.roi == "disc") != bool(options.localiser):
-        parser.error("--roi disc and --localiser FILE need each other: train the localiser first, with --roi full")
-    if options.roi == "disc" and (several or not settings.disc or "crop" in options.fov):
+    if options.localiser and options.roi != "disc":
+        parser.error("--localiser FILE is for --roi disc: add it, or leave out --localiser")
+    if options.roi == "disc" and not (options.localiser or options.init):
+        parser.error("--roi disc needs --localiser FILE: train the localiser first, with --roi full")
+    if options.roi == "disc" and not disc_of(options.dataset):
         names = ", ".join(name for name, each in CATALOGUE.items() if each.disc)
-        parser.error(f"--roi disc works with one of {names}, and not with --fov crop")
+        parser.error(f"--roi disc works with {names}, and generic masks of a target disc")
+    if options.roi == "disc" and "crop" in options.fov:
+        parser.error("--roi disc and --fov crop exclude each other: give one of them")
     if options.init and (options.encoder or options.size or options.diameter):
         parser.error("--init brings its own encoder and size: leave out --encoder, --size and --diameter")
     if options.crop and (options.crop % STRIDE or options.crop < 64):
