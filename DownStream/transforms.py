@@ -15,7 +15,7 @@ from DualScaleNet.common.options import STRIDE
 from DualScaleNet.views import DARK, standardise
 
 TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
-NOISE = 0.01  # standard deviation, in enlarged photographs
+NOISE = 0.01  # its standard deviation in a photograph enlarged to twice its size or more
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
 
@@ -80,7 +80,7 @@ class NetworkInput:
             return scaled > 0.5
         if recoloured:
             scaled = standardise(scaled / 255)
-            scaled = 255 * (with_noise(scaled) if self.fit == "pad" and factor > 1 else scaled)
+            scaled = 255 * (with_noise(scaled, factor) if self.fit == "pad" and factor > 1 else scaled)
         return scaled.round().clamp(0, 255).to(x.dtype)
 
     def scaled(self, height: int, width: int, factor: float = 1.0) -> tuple[int, int]:
@@ -105,13 +105,13 @@ class NetworkInput:
         return F.interpolate(maps[None], (height, width), mode="bilinear", antialias=True)[0].clamp(0, 1)
 
 
-def with_noise(x: Tensor) -> Tensor:
-    """A photograph (3, H, W) in [0, 1] with the noise that enlarging it has smoothed away, always the same.
+def with_noise(x: Tensor, factor: float) -> Tensor:
+    """A photograph (3, H, W) in [0, 1] that was enlarged by `factor`, with the noise that this has smoothed away.
 
-    Without it a network marks too much (docs/results.md). What is black stays black.
+    It is always the same noise. Without it a network marks too much (docs/results.md). What is black stays black.
     """
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
-    return x + NOISE * noise * (x > 0)
+    return x + NOISE * min(1.0, factor - 1) * noise * (x > 0)
 
 
 @dataclass(frozen=True)

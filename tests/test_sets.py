@@ -240,6 +240,24 @@ def test_the_region_around_the_disc_of_idrid(official, tmp_path, monkeypatch):
         call(monkeypatch, train, *common, "--target", "OD", *roi, "--run-dir", tmp_path / "wrong")
 
 
+def test_the_region_around_the_disc_in_peoples_own_masks(official, tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    for sample in CATALOGUE["drishti-gs"].find(official, ["disc", "cup"])["train"]:
+        write_photograph(mine / "images" / f"{sample.id}.png", sample)
+        for target, label in read_sample(sample).labels.items():
+            write_mask(mine / "masks" / target / f"{sample.id}.png", label.numpy())
+    common = ("--dataset", "generic", "--data-dir", mine, "--encoder", "random", "--val-fraction", 0, "--epochs", 1)
+    localiser, run = tmp_path / "localiser" / "last.pth", tmp_path / "run"
+    call(monkeypatch, train, *common, "--target", "disc", "--size", 64, "--run-dir", localiser.parent)
+    call(
+        monkeypatch, train, *common, "--target", "cup", "--roi", "disc", "--localiser", localiser, "--run-dir", run
+    )
+    trained = torch.load(run / "last.pth")
+    assert (trained["fit"], trained["size"], trained["targets"]) == ("resize", 256, ["cup"])
+    call(monkeypatch, predict, "--checkpoint", run / "last.pth", "--split", "train")
+    assert json.loads((run / "predictions-train" / "scores.json").read_text())["images"] == 2
+
+
 def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsys):
     common = ("--dataset", "drishti-gs", "--data-dir", official, "--encoder", "random", "--val-fraction", 0)
     small = ("--epochs", 1, "--lr", 1e-9)
