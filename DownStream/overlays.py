@@ -50,14 +50,13 @@ def contours(image: np.ndarray, masks: dict[str, np.ndarray], fov: np.ndarray) -
     """A photograph (H, W, 3) uint8 with the contours of masks, (H, W) bool by target, and a legend.
 
     A contour lies just outside of its mask, so that even a thin vessel is seen between its two borders. The legend
-    stands in a corner outside of the field of view, (H, W) bool; where none is large enough there is none.
+    stands in a corner outside of the field of view, (H, W) bool; where none is large enough, in rows added below.
     """
     painted = image.copy()
     colours = colours_of(list(masks))
     for target, mask in masks.items():
         _outline(painted, mask, colours[target])
-    _add_legend(painted, colours, fov)
-    return painted
+    return _with_legend(painted, colours, fov)
 
 
 def thumbnail(image: np.ndarray, masks: dict[str, np.ndarray]) -> np.ndarray:
@@ -79,19 +78,20 @@ def _outline(painted: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
     painted[line] = (painted[line] * (1 - OPACITY) + np.array(colour) * OPACITY).round()
 
 
-def _add_legend(painted: np.ndarray, colours: dict[str, Colour], fov: np.ndarray) -> None:
-    """Draws the names in their colours into a corner without a pixel of the field of view, if there is one."""
+def _with_legend(painted: np.ndarray, colours: dict[str, Colour], fov: np.ndarray) -> np.ndarray:
+    """Draws the names in their colours into a corner without a pixel of the field of view, or else below."""
     height, width = fov.shape
-    size = max(SMALLEST, round(min(height, width) / TEXT))
-    legend = _legend(tuple(colours.items()), size)
+    legend = _legend(tuple(colours.items()), max(SMALLEST, round(min(height, width) / TEXT)))
     high, wide = legend.shape[:2]
-    if high > height or wide > width:
-        return
-    for top, left in product((height - high, 0), (0, width - wide)):
-        box = slice(top, top + high), slice(left, left + wide)
-        if not fov[box].any():
-            painted[box] = legend
-            return
+    if high <= height and wide <= width:
+        for top, left in product((height - high, 0), (0, width - wide)):
+            box = slice(top, top + high), slice(left, left + wide)
+            if not fov[box].any():
+                painted[box] = legend
+                return painted
+    below = np.zeros((high, max(wide, width), 3), np.uint8)
+    below[:, :wide] = legend
+    return np.vstack([np.pad(painted, ((0, 0), (0, max(wide - width, 0)), (0, 0))), below])
 
 
 @cache
