@@ -82,7 +82,8 @@ class Census:
 def marked_share(name: str, shares: list[float]) -> str:
     """How much of the field of view is marked over many photographs."""
     low, middle, high = np.percentile(shares, (0, 50, 100))
-    return f"{name}: {middle:.2%} of the field of view is marked (median; range {low:.2%} to {high:.2%})"
+    of_several = f" (median; range {low:.2%} to {high:.2%})" if len(shares) > 1 else ""
+    return f"{name}: {middle:.2%} of the field of view is marked{of_several}"
 
 
 def far_above(name: str, findings: list[Finding], named: Ranges) -> str | None:

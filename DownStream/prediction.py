@@ -71,7 +71,8 @@ def predict(options: Options) -> None:
     results.write_table()
     if ledger:
         ledger.close()
-    print(f"{len(results.rows)} photographs ({source}): maps, masks and overlays in {out}")
+    count = len(results.rows)
+    print(f"{count} photograph{'s' * (count != 1)} ({source}): maps, masks and overlays in {out}")
     protocol = {
         "source": source, "window": options.window, "tta": options.tta,
         "networks": 1 if options.model else len(predictors) // len(groups),
@@ -81,8 +82,8 @@ def predict(options: Options) -> None:
     }  # fmt: skip
     results.report(protocol, [sample for _, sample in work])
     if results.left_out:
-        count = len(results.left_out)
-        raise UserError(f"{count} of {len(work)} photographs could not be read or predicted and were left out")
+        left_out = f"{len(results.left_out)} of {len(work)}"
+        raise UserError(f"{left_out} photographs could not be read or predicted and were left out")
     if not results.rows:
         raise UserError(f"no photographs in {source}")
 

@@ -16,6 +16,7 @@ from DownStream.scoring.agreement import Agreement, belongs, numbers_text
 from DownStream.scoring.evaluation import Evaluation, protocol_line
 from DownStream.scoring.index import write_index
 from DownStream.scoring.metrics import to_levels
+from DownStream.scoring.pages import shown
 from DownStream.scoring.report import write_report
 from DownStream.segmentation import Segmentation
 from DownStream.sets.base import Sample
@@ -163,7 +164,8 @@ class Results:
         for target, evaluation in self.evaluations.items():
             print(marked_line(target, self.rows))
             if not len(evaluation):
-                print(f"{target}: there are no labels, so there is nothing to score")
+                if self.labelled:
+                    print(f"{target}: there are no labels, so there is nothing to score")
                 continue
             if len(evaluation) < len(samples):
                 print(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
@@ -198,6 +200,10 @@ class Results:
         folders = {target: target_folder(self.out, target, self.targets) for target in self.targets}
         summary = [f"{len(self.rows)} photographs", *(marked_line(target, self.rows) for target in self.targets)]
         write_index(self.out, complete, self.thresholds, folders, self._numbers(self.targets), summary)
+        if len(self.rows) == 1:
+            (numbers,) = self._numbers(self.targets).values()
+            print("\n".join(f"{name:<28} {shown(value)}" for name, value in numbers.items()))
+        print("there are no labels, so there is nothing to score")
         print(f"page of all photographs: {self.out / 'index.html'}")
 
 

@@ -255,7 +255,7 @@ def test_the_region_around_the_disc_in_peoples_own_masks(official, tmp_path, mon
     trained = torch.load(run / "last.pth")
     assert (trained["fit"], trained["size"], trained["targets"]) == ("resize", 256, ["cup"])
     call(monkeypatch, predict, "--checkpoint", run / "last.pth", "--split", "train")
-    assert json.loads((run / "predictions-train" / "scores.json").read_text())["images"] == 2
+    assert json.loads((run / "predictions-train" / "scores.json").read_text())["images"] == 3
 
 
 def test_a_disc_that_is_not_found_is_said(official, tmp_path, monkeypatch, capsys):
