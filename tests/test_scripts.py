@@ -306,7 +306,7 @@ def test_photographs_without_labels(trained, tmp_path):
     files = {f"{folder}/{name}" for name in ("Eye 1", "left/ü") for folder in ("overlay", "mask", "thumbnails")}
     assert {link.rpartition(".")[0] for link in links} == files
     assert all((tmp_path / "out" / link).exists() for link in links)
-    assert Image.open(tmp_path / "out" / "overlay" / "left" / "ü.png").size == (40, 200)
+    assert Image.open(tmp_path / "out" / "mask" / "left" / "ü.png").size == (40, 200)
     assert not (tmp_path / "out" / "scores.json").exists()
     assert "of the field of view is marked (median" in output
     summary = {row["image"]: row for row in rows(tmp_path / "out" / "summary.csv")}
