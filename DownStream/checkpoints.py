@@ -132,8 +132,8 @@ def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]])
 def without_encoder(path: Path, encoder_file: Path) -> dict[str, Any]:
     """A checkpoint's content without its encoder's parameters, which are those in a file of `save_encoder`.
 
-    What it keeps of the encoder are the statistics of BatchNorm, which are its own. Kernels are in float16. So is its
-    localiser's.
+    What it keeps of the encoder are the statistics of BatchNorm, which are its own. Kernels are in float16. A localiser
+    in it is treated alike.
 
     Raises:
         UserError: it has another encoder, or is no checkpoint of train.py.
