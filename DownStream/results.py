@@ -138,7 +138,8 @@ class Results:
         """What the reader must not miss, for the screen and the report."""
         notes, count = [], len(self.rows)
         if self.trained_on:
-            notes.append(f"the network was trained on {few(self.trained_on)}: scores on them do not hold for others")
+            names = few(self.trained_on)
+            notes.append(f"the network was trained on {names} (by name): scores on them do not hold for others")
         if without_disc := [row["image"] for row in self.rows if row.get("disc found") == 0]:
             notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
         if self.cut_off:
