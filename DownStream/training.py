@@ -29,7 +29,13 @@ from DownStream.sets.base import Sample
 from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import restore, save_checkpoint
-from DualScaleNet.common.device import autocast, refuse_other_precision, seeded_generator, select_device
+from DualScaleNet.common.device import (
+    autocast,
+    refuse_other_precision,
+    seeded_generator,
+    select_device,
+    training_layout,
+)
 from DualScaleNet.common.files import claim, write_json
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.photographs import sizes_of
@@ -86,7 +92,7 @@ def train(options: Options) -> Path:
     model = Segmenter(encoder, len(options.targets), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
     if trained:
         take_decoder(model, trained, options.targets)
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=training_layout(device, options.precision))
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
     run = Training(options, predictor, photographs, split, localiser, sizes)
@@ -123,7 +129,7 @@ def train_one_epoch(run: "Training") -> dict[str, Any]:
         )  # fmt: skip
         labels, inside = labels_and_inside(masks, options)
         with autocast(run.device, options.precision):
-            logits = run.model(images.contiguous(memory_format=torch.channels_last))
+            logits = run.model(images.contiguous(memory_format=run.layout))
         loss = segmentation_loss(logits, labels, inside, recipe.dice_weight)
         run.backward(loss)
         run.end_step(loss.detach())
@@ -171,6 +177,7 @@ class Training(Run):
         super().__init__(options, predictor.model, optimizer, math.ceil(len(photographs) / options.batch_size))
         self.predictor, self.photographs, self.split, self.localiser = predictor, photographs, split, localiser
         self.sizes = sizes
+        self.layout = training_layout(self.device, options.precision)
         self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
         self.loaded = parameters_of(self.model.encoder)
 

@@ -52,7 +52,7 @@ from DownStream.sets.base import Sample
 from DownStream.training_set import PhotographFile
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet import main as pretraining
-from DualScaleNet.common.device import autocast, seeded_generator, select_device
+from DualScaleNet.common.device import autocast, seeded_generator, select_device, training_layout
 from DualScaleNet.common.files import write_json
 from DualScaleNet.common.options import HelpFormatter, positive_int
 from DualScaleNet.common.run import Position
@@ -189,8 +189,9 @@ def segmentation_side(precision: str | None, frozen: bool, side: int, device: to
     images, labels = torch.rand(1, 3, side, side, device=device), torch.ones(1, 1, side, side, device=device)
     if precision is None:
         return functools.partial(reference.segmentation_step, model, optimizer, images, labels)
-    model.to(memory_format=torch.channels_last)
-    images = images.contiguous(memory_format=torch.channels_last)
+    layout = training_layout(device, precision)
+    model.to(memory_format=layout)
+    images = images.contiguous(memory_format=layout)
 
     def step() -> None:
         """As in train.py."""

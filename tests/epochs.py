@@ -17,6 +17,7 @@ from DownStream.recipes import RECIPES
 from DownStream.sets import CATALOGUE
 from DownStream.training_set import input_of, read_training_set
 from DualScaleNet import pretrain as pretraining
+from DualScaleNet.common.device import training_layout
 from DualScaleNet.model import DualScaleNet
 from DualScaleNet.options import Options as PretrainingOptions
 
@@ -48,7 +49,7 @@ def segmentation_epoch(options: SegmentationOptions, device: torch.device) -> tu
     torch.manual_seed(options.seed)
     shape = DECODERS[RECIPES[options.recipe].decoder]
     model = Segmenter(segmentation.initial_encoder(options), len(options.target), True, shape)
-    model.to(device).to(memory_format=torch.channels_last)
+    model.to(device).to(memory_format=training_layout(device, options.precision))
     run = segmentation.Training(options, Predictor(model, network_input), photographs, {})
 
     def epoch(after_step: Callable[[], Any]) -> dict[str, float]:
