@@ -84,8 +84,8 @@ pretrained-%: .venv/ready
 MODELS := vessels disc-cup lesions
 OPTIONS_vessels := --epochs 160
 DATA_vessels := --dataset drive stare chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/STARE $(DATA)/CHASE_DB1
-OPTIONS_localiser := --target disc --size 128 --epochs 16
-OPTIONS_disc-cup = --target disc cup --roi disc --size 128 --epochs 40 --localiser $(RUNS)/localiser$(FOLD)/last.pth
+OPTIONS_localiser := --target disc --size 128 --epochs 48
+OPTIONS_disc-cup = --target disc cup --roi disc --size 128 --epochs 100 --localiser $(RUNS)/localiser$(FOLD)/last.pth
 DATA_disc-cup := --dataset drishti-gs idrid --data-dir $(DATA)/Drishti-GS1_files $(DATA)/IDRiD
 DATA_localiser := $(DATA_disc-cup)
 OPTIONS_lesions := --target MA HE EX SE --size 1024 --crop 128 --epochs 120
