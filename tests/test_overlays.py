@@ -128,7 +128,8 @@ def test_where_overlays_lie(targets, labels, contoured, compared):
     photograph = Photograph(
         "a", torch.full((3, 60, 60), GREY, dtype=torch.uint8), {name: torch.from_numpy(MASK) for name in labels}
     )
-    results = Results(Path(), dict.fromkeys(targets, 0.5), targets, by_diameter=False, labelled=bool(labels))
+    thresholds = dict.fromkeys(targets, 0.5)
+    results = Results(Path(), thresholds, targets, by_diameter=False, raw_masks=True, labelled=bool(labels))
     maps = torch.from_numpy(np.stack([MASK] * len(targets))).float()
     _, files = results.add(Sample("a", Path("a.png")), photograph, Prediction(maps, Region.whole(maps)))
     overlays = {path.parent.as_posix(): array for path, array in files.items() if path.parent.name == "overlay"}
