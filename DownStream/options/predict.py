@@ -143,8 +143,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--raw-masks", action="store_true",
-        help="Save and measure the masks as the threshold gives them. Without it a disc is one part, the largest, with "
-        "its holes filled, and a cup is such a part inside its disc. Maps and scores of maps are raw in any case.",
+        help="Save and measure the masks as the threshold gives them. Without it a disc is one convex part, without "
+        "what hangs on it, and a cup is such a part inside its disc. Maps and scores of maps are raw in any case.",
     )
     add_device(group)
 
