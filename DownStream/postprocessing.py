@@ -55,7 +55,5 @@ def _opened(mask: np.ndarray, radius: float) -> np.ndarray:
     """The opening of a mask (H, W) by a circle, uint8. Distances take the same time for every radius."""
     padded = np.pad(mask, 1)
     core = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > radius
-    if not core.any():
-        return np.zeros_like(mask)
     around = cv2.distanceTransform(1 - core.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= radius
-    return (around[1:-1, 1:-1] & (mask > 0)).astype(np.uint8)
+    return around[1:-1, 1:-1].astype(np.uint8)

@@ -17,6 +17,7 @@ from DownStream.data import Photograph, read_sample, require_labels
 from DownStream.inference import Ensemble, Predictor
 from DownStream.maps import write_result
 from DownStream.options.predict import Options
+from DownStream.postprocessing import rules
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
 from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples, trained_on
@@ -164,8 +165,9 @@ def made_with(
 ) -> dict[str, Any]:
     """What the maps, masks and numbers of a photograph depend on."""
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
-    return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta", "raw_masks", "map_format")
+    ruled = {} if options.raw_masks else rules(list(thresholds))
+    return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes, "postprocessing": ruled} | {
+        name: getattr(options, name) for name in ("scale", "window", "tta", "map_format")
     }
 
 
