@@ -60,7 +60,7 @@ def fit_of(datasets: list[str], size: int | None = None) -> str:
 
     Of sets that differ all are padded, where one is, otherwise resized to the square around the field of view.
     """
-    fits = {"square" if datasets == ["generic"] and size else CATALOGUE[dataset].fit for dataset in datasets}
+    fits = {"square" if dataset == "generic" and size else CATALOGUE[dataset].fit for dataset in datasets}
     if len(fits) == 1:
         return fits.pop()
     return "pad" if "pad" in fits else "square"

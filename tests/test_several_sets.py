@@ -19,6 +19,7 @@ from DownStream.model import DECODERS, Segmenter
 from DownStream.options import predict as predict_options
 from DownStream.options import train as train_options
 from DownStream.selection import labels_of, own_samples
+from DownStream.sources import fit_of
 from DownStream.training import labels_and_inside
 from DownStream.training_set import input_of, read_training_set, split_samples
 from DownStream.transforms import training_batch
@@ -54,6 +55,12 @@ def test_each_set_is_split_as_it_is_alone(official, monkeypatch):
             assert members and [f"{name}/{each.id}" for each in members] == [
                 each.id for each in together[split] if each.source == name
             ]
+
+
+def test_own_photographs_are_resized_as_the_set_that_they_join():
+    """Padded photographs of 4288 px beside a --size of 1024 would be learned at their native scale."""
+    assert fit_of(["idrid", "generic"], 1024) == fit_of(["generic"], 1024) == "square"
+    assert fit_of(["drive", "generic"], 608) == fit_of(["idrid", "generic"]) == fit_of(["generic"]) == "pad"
 
 
 def test_what_a_set_does_not_have_is_not_learned_from_it(official, monkeypatch, capsys):
