@@ -15,15 +15,17 @@ class Recipe:
     """`decoder`: its name in `DECODERS` (model.py).
 
     `scale`: photographs are brought to one field-of-view diameter, or squares around the field of view to one size.
-    `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `dice_weight`
-    of the Dice loss beside cross-entropy. `crop`: side of random crops, in pixels, where photographs are padded rather
-    than resized. None: the data set's own, by the authors.
+    `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `upright_roi`:
+    an ROI around the disc stays upright in training (`augment`). `dice_weight` of the Dice loss beside cross-entropy.
+    `crop`: side of random crops, in pixels, where photographs are padded rather than resized. None: the data set's own,
+    by the authors.
     """
 
     decoder: str = "unet"
     scale: bool = False
     standardise: bool = False
     jitter: bool = False
+    upright_roi: bool = False
     dice_weight: float = 0.0
     crop: int | None = None
     lr: float | None = None
@@ -33,14 +35,15 @@ class Recipe:
 
 RELEASE = Recipe()
 COMPACT = Recipe(
-    decoder="compact", scale=True, standardise=True, jitter=True, dice_weight=1.0, crop=128, lr=3e-3, schedule="cosine",
-    batch_size=4,
+    decoder="compact", scale=True, standardise=True, jitter=True, upright_roi=True, dice_weight=1.0, crop=128, lr=3e-3,
+    schedule="cosine", batch_size=4,
 )  # fmt: skip
 WITHOUT = {
     "detail": replace(COMPACT, decoder="compact-without-detail"),
     "contrast": replace(COMPACT, decoder="compact-without-contrast"),
     "standardise": replace(COMPACT, standardise=False),
     "jitter": replace(COMPACT, jitter=False),
+    "upright": replace(COMPACT, upright_roi=False),
     "dice": replace(COMPACT, dice_weight=0.0),
 }
 LINEAR = replace(COMPACT, decoder="linear", jitter=False)

@@ -125,7 +125,7 @@ def train_one_epoch(run: "Training") -> dict[str, Any]:
         generator = seeded_generator(options.seed, run.epoch, step)
         images, masks = training_batch(
             run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator,
-            run.device,
+            run.device, recipe.upright_roi and options.roi == "disc",
         )  # fmt: skip
         labels, inside = labels_and_inside(masks, options)
         with autocast(run.device, options.precision):

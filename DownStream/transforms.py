@@ -15,6 +15,7 @@ from DualScaleNet.common.options import STRIDE
 from DualScaleNet.views import DARK, standardise
 
 TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
+TILT = 20  # degrees: how far photographs that stay upright are turned
 NOISE = 0.01  # its standard deviation in a photograph enlarged to twice its size or more
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
 
@@ -139,12 +140,14 @@ def training_batch(
     jitter: bool,
     generator: torch.Generator,
     device: torch.device | None = None,
+    upright: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Augmented images (N, 3, S, T) in [0, 1] and their masks (N, M, S, T) in {0, 1}, floats on `device` or their own.
 
     Args:
         crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.
         jitter: the colours too, by `jitter_channels`.
+        upright: as `augment`.
     """
     pairs = []
     for photograph in photographs:
@@ -158,7 +161,7 @@ def training_batch(
         size = max(height for height, _ in sizes), max(width for _, width in sizes)
     else:
         size = crop, crop
-    images, masks = augment(pairs, size, generator, device)
+    images, masks = augment(pairs, size, generator, device, upright)
     return jitter_channels(images, generator) if jitter else images, masks
 
 
@@ -167,6 +170,7 @@ def augment(
     size: tuple[int, int],
     generator: torch.Generator,
     device: torch.device | None = None,
+    upright: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Rotation by a whole angle in [0, 360) with p 0.5 (images bicubic, masks nearest), each flip with p 0.25.
 
@@ -176,14 +180,18 @@ def augment(
     Args:
         pairs: images (3, H, W) uint8 and masks (M, H, W) bool; H and W may differ from pair to pair.
         device: where they are sampled; None: where they are.
+        upright: as eyes are: turned by at most `TILT` degrees, and mirrored left to right alone, with p 0.5.
     """
     count, device = len(pairs), device or pairs[0][0].device
     sides = torch.tensor([masks.shape[1:] for _, masks in pairs])  # (N, 2): rows, columns
     visible = sides.minimum(torch.tensor(size))
     starts = (torch.rand(count, 2, generator=generator) * (sides - visible + 1)).floor()
     turned = torch.rand(count, generator=generator) < 0.5
-    radians = torch.deg2rad(turned * torch.randint(360, (count,), generator=generator).double())
-    sign = torch.where(torch.rand(count, 2, generator=generator) < 0.25, -1, 1)
+    first_angle, last_angle = (-TILT, TILT) if upright else (0, 359)
+    angles = torch.randint(first_angle, last_angle + 1, (count,), generator=generator)
+    radians = torch.deg2rad(turned * angles.double())
+    flips = torch.tensor([0.0, 0.5] if upright else [0.25, 0.25])  # upside down, left to right
+    sign = torch.where(torch.rand(count, 2, generator=generator) < flips, -1, 1)
     middle = (sides - 1) / 2
 
     # The rectangle's rows (N, S) and columns (N, T), as distances from the photograph's middle before the flip.

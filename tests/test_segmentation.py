@@ -24,7 +24,7 @@ from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
 from DownStream.training import check_frozen
 from DownStream.training_set import read_training_set
-from DownStream.transforms import NetworkInput, TrainingPhotograph, augment, jitter_channels, training_batch
+from DownStream.transforms import TILT, NetworkInput, TrainingPhotograph, augment, jitter_channels, training_batch
 from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import BLOCKS, Encoder
 
@@ -261,6 +261,21 @@ def test_augmentation_probabilities():
     assert share[()] == near(0.5 * 0.75 * 0.75)
     assert share[(-1,)] == near(0.5 * 0.25 * 0.75) and share[(-2,)] == near(0.5 * 0.25 * 0.75)
     assert share[(-1, -2)] == near(0.5 * 0.25 * 0.25)
+
+
+def test_upright_photographs_are_tilted_and_mirrored_left_to_right_alone():
+    """Of a bar that lies on its left end, in 400 draws."""
+    bar = torch.zeros(1, 81, 81, dtype=torch.bool)
+    bar[:, 40, 10:36] = True
+    draws = augment([(255 * bar.expand(3, 81, 81).byte(), bar)] * 400, (81, 81), generator(), upright=True)[1]
+    angles = set()
+    for draw in draws:
+        rows, columns = (draw[0].nonzero().double() - 40).mean(0).tolist()
+        angles.add(round(math.degrees(math.atan2(rows, abs(columns)))))
+    mirrored = (draws[:, :, :, 41:].sum((1, 2, 3)) > draws[:, :, :, :40].sum((1, 2, 3))).float().mean()
+    assert min(angles) == -TILT and max(angles) == TILT and len(angles) > 35
+    assert mirrored == pytest.approx(0.5, abs=0.08)
+
 
 
 def test_a_crop_is_part_of_the_whole():

@@ -166,8 +166,8 @@ def parse_args(description: str | None = None) -> Options:
         "--recipe", type=recipe_type("--recipe"), default="compact", choices=list(RECIPES), metavar="NAME",
         help="Use the decoder, loss, augmentation and settings of this recipe. compact is ours. release follows the "
         "authors' published settings. linear trains a linear probe of the encoder's maps. For ablations, "
-        "compact-without-contrast, compact-without-detail, compact-without-standardise, compact-without-jitter and "
-        "compact-without-dice each lack one part of compact.",
+        "compact-without-contrast, compact-without-detail, compact-without-standardise, compact-without-jitter, "
+        "compact-without-upright and compact-without-dice each lack one part of compact.",
     )
     group.add_argument(
         "--preset", type=recipe_type("--recipe", "--preset"), dest="recipe", choices=list(RECIPES), metavar="NAME",
