@@ -42,7 +42,8 @@ class Predictor:
     `fov_crop`: only the field of view's bounding box passes. `localiser`: only the ROI around the disc that it finds
     does. `factor`: photographs are resized by it; None: to the diameter that the network knows. `window`: the scaled
     photograph passes in overlapping windows of this side, whose maps are blended, in memory that does not grow with the
-    photograph; None: only a large one does. `tta`: the mean over the eight flips and quarter turns.
+    photograph; None: only a large one does. `tta`: the mean over the eight flips and quarter turns, or, of a
+    network trained on what is `upright`, over the photograph and its mirror image.
     """
 
     model: Segmenter
@@ -52,6 +53,7 @@ class Predictor:
     factor: float | None = None
     window: int | None = None
     tta: bool = False
+    upright: bool = False
 
     @classmethod
     def load(cls, checkpoint: dict[str, Any], device: torch.device) -> "Predictor":
@@ -61,7 +63,10 @@ class Predictor:
         model.load_state_dict(checkpoint["model"])
         model.to(device).to(memory_format=torch.channels_last)
         localiser = cls.load(checkpoint["localiser"], device) if checkpoint.get("localiser") else None
-        return cls(model, NetworkInput.of(checkpoint), checkpoint.get("fov_crop", False), localiser)
+        upright = checkpoint.get("upright", False)
+        return cls(
+            model, NetworkInput.of(checkpoint), checkpoint.get("fov_crop", False), localiser, upright=upright
+        )
 
     @torch.inference_mode()
     def __call__(self, photograph: Photograph) -> Prediction:
@@ -96,12 +101,12 @@ class Predictor:
         if not self.tta:
             return self._one_view(x)
         total = x.new_zeros(self.model.classes, *x.shape[1:])
-        for mirror in (False, True):
-            for turns in range(4):
-                view = torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
-                maps = torch.rot90(self._one_view(view), -turns, (-2, -1))
-                total += maps.flip(-1) if mirror else maps
-        return total / 8
+        views = list(product((False, True), range(1 if self.upright else 4)))
+        for mirror, turns in views:
+            view = torch.rot90(x.flip(-1) if mirror else x, turns, (-2, -1))
+            maps = torch.rot90(self._one_view(view), -turns, (-2, -1))
+            total += maps.flip(-1) if mirror else maps
+        return total / len(views)
 
     def _one_view(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:]

@@ -95,7 +95,8 @@ def train(options: Options) -> Path:
     model.to(device).to(memory_format=training_layout(device, options.precision))
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
-    run = Training(options, predictor, photographs, split, localiser, sizes)
+    upright = RECIPES[options.recipe].upright_roi and (options.roi == "disc" or samples["train"][0].roi)
+    run = Training(options, predictor, photographs, split, localiser, sizes, upright)
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":
@@ -125,7 +126,7 @@ def train_one_epoch(run: "Training") -> dict[str, Any]:
         generator = seeded_generator(options.seed, run.epoch, step)
         images, masks = training_batch(
             run.batch(run.epoch, step), run.predictor.network_input, options.crop or None, recipe.jitter, generator,
-            run.device, recipe.upright_roi and options.roi == "disc",
+            run.device, run.upright,
         )  # fmt: skip
         labels, inside = labels_and_inside(masks, options)
         with autocast(run.device, options.precision):
@@ -156,6 +157,7 @@ class Training(Run):
         split: the keys of the photographs in each split.
         localiser: what the checkpoint carries of the localiser's.
         sizes: of the files that train and validate, by `sizes_of`.
+        upright: photographs stay upright (`augment`).
     """
 
     kind = "segmentation"
@@ -171,12 +173,13 @@ class Training(Run):
         split: dict[str, list[str]],
         localiser: dict[str, Any] | None = None,
         sizes: str = "",
+        upright: bool = False,
     ) -> None:
         trainable = [parameter for parameter in predictor.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, options.lr, weight_decay=WEIGHT_DECAY, fused=True)
         super().__init__(options, predictor.model, optimizer, math.ceil(len(photographs) / options.batch_size))
         self.predictor, self.photographs, self.split, self.localiser = predictor, photographs, split, localiser
-        self.sizes = sizes
+        self.sizes, self.upright = sizes, upright
         self.layout = training_layout(self.device, options.precision)
         self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
         self.loaded = parameters_of(self.model.encoder)
@@ -229,7 +232,7 @@ class Training(Run):
             "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
             "diameter": network_input.diameter,
             "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
-            "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
+            "upright": self.upright, "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
         }  # fmt: skip
 
     def validate(self, samples: list[Sample]) -> dict[str, float | None]:

@@ -113,6 +113,18 @@ def test_every_pixel_comes_back_to_its_place(tta, window, fov_crop):
         assert all(shape[2:] == (window, window) for shape in predictor.model.seen)
 
 
+def test_an_upright_network_sees_the_photograph_and_its_mirror_image():
+    seen = []
+    class Network(PixelNetwork):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x[0])
+            return super().forward(x)
+
+    image = picture(64, 64)
+    Predictor(Network(), NetworkInput("pad", 64), tta=True, upright=True)(Photograph("a", image, {}))
+    assert len(seen) == 2 and torch.equal(seen[0].flip(-1), seen[1])
+
+
 def test_standardised_colours_are_those_of_the_retina_alone():
     """A background that is not black, as STARE's, changes nothing; the dark fringe of the rim neither."""
     fov, clear = (torch.from_numpy(disc_at(220, 240, radius, 440, 500)) for radius in (201, 200))

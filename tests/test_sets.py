@@ -201,6 +201,7 @@ def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
     localiser = tmp_path / "localiser" / "last.pth"
     roi = (*common, "--target", "cup", "--roi", "disc", "--localiser", localiser, "--epochs", 1)
     call(monkeypatch, train, *roi, "--size", 64, "--run-dir", tmp_path / "run")
+    assert [torch.load(path)["upright"] for path in (localiser, tmp_path / "run" / "last.pth")] == [False, True]
     localiser.rename(tmp_path / "elsewhere.pth")  # the new checkpoint carries it
     capsys.readouterr()
     call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth")

@@ -138,8 +138,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--tta", action="store_true",
-        help="Average the maps over flips and quarter turns of the photograph (test-time augmentation). This takes 8 "
-        "times as long.",
+        help="Average the maps over flips and quarter turns of the photograph, or in an ROI around the disc over the "
+        "photograph and its mirror image (test-time augmentation). This takes 8 times as long, or twice.",
     )
     group.add_argument(
         "--raw-masks", action="store_true",

@@ -176,7 +176,7 @@ def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, s
     if protocol.get("window"):
         known["predicted in"] = f"windows of {protocol['window']} px"
     if protocol.get("tta"):
-        known["test-time augmentation"] = "flips and quarter turns"
+        known["test-time augmentation"] = "on"
     return known
 
 
