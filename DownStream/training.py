@@ -26,7 +26,14 @@ from DownStream.recipes import RECIPES
 from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
-from DownStream.training_set import files_of, for_statistics, input_of, read_training_set, split_samples
+from DownStream.training_set import (
+    files_of,
+    for_statistics,
+    input_of,
+    read_training_set,
+    split_samples,
+    stays_upright,
+)
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import restore, save_checkpoint
 from DualScaleNet.common.device import (
@@ -95,8 +102,7 @@ def train(options: Options) -> Path:
     model.to(device).to(memory_format=training_layout(device, options.precision))
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
-    upright = RECIPES[options.recipe].upright_roi and (options.roi == "disc" or samples["train"][0].roi)
-    run = Training(options, predictor, photographs, split, localiser, sizes, upright)
+    run = Training(options, predictor, photographs, split, localiser, sizes, stays_upright(options, samples["train"]))
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":

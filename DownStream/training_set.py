@@ -107,6 +107,11 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     return replace(network_input, size=size or round_up(max(map(max, scaled))))
 
 
+def stays_upright(options: Options, samples: list[Sample]) -> bool:
+    """Whether photographs are turned but little in training: ROIs around the disc, if the recipe says so."""
+    return RECIPES[options.recipe].upright_roi and (options.roi == "disc" or samples[0].roi)
+
+
 def measure(sample: Sample) -> tuple[tuple[int, int], float | None]:
     """Height and width of a photograph, and the diameter of its field of view or None, in pixels.
 
