@@ -186,12 +186,7 @@ def augment(
     sides = torch.tensor([masks.shape[1:] for _, masks in pairs])  # (N, 2): rows, columns
     visible = sides.minimum(torch.tensor(size))
     starts = (torch.rand(count, 2, generator=generator) * (sides - visible + 1)).floor()
-    turned = torch.rand(count, generator=generator) < 0.5
-    first_angle, last_angle = (-TILT, TILT) if upright else (0, 359)
-    angles = torch.randint(first_angle, last_angle + 1, (count,), generator=generator)
-    radians = torch.deg2rad(turned * angles.double())
-    flips = torch.tensor([0.0, 0.5] if upright else [0.25, 0.25])  # upside down, left to right
-    sign = torch.where(torch.rand(count, 2, generator=generator) < flips, -1, 1)
+    turned, radians, sign = draw_orientations(count, generator, upright)
     middle = (sides - 1) / 2
 
     # The rectangle's rows (N, S) and columns (N, T), as distances from the photograph's middle before the flip.
@@ -227,6 +222,16 @@ def augment(
     out *= (within[0][:, :, None] & within[1][:, None, :])[:, None]
     out = F.pad(out, (0, size[1] - extent[1], 0, size[0] - extent[0]))
     return out[:, : images.shape[1]], out[:, images.shape[1] :]
+
+
+def draw_orientations(count: int, generator: torch.Generator, upright: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Of N photographs: which are turned (N,), their angles (N,), and -1 where flipped (N, 2): rows, columns."""
+    turned = torch.rand(count, generator=generator) < 0.5
+    first, last = (-TILT, TILT) if upright else (0, 359)
+    angles = torch.randint(first, last + 1, (count,), generator=generator)
+    flips = torch.tensor([0.0, 0.5] if upright else [0.25, 0.25])
+    sign = torch.where(torch.rand(count, 2, generator=generator) < flips, -1, 1)
+    return turned, torch.deg2rad(turned * angles.double()), sign
 
 
 def jitter_channels(images: Tensor, generator: torch.Generator) -> Tensor:
