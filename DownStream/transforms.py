@@ -180,7 +180,7 @@ def augment(
     Args:
         pairs: images (3, H, W) uint8 and masks (M, H, W) bool; H and W may differ from pair to pair.
         device: where they are sampled; None: where they are.
-        upright: as eyes are: turned by at most `TILT` degrees, and mirrored left to right alone, with p 0.5.
+        upright: turned by at most `TILT` degrees instead, and flipped left to right alone, with p 0.5.
     """
     count, device = len(pairs), device or pairs[0][0].device
     sides = torch.tensor([masks.shape[1:] for _, masks in pairs])  # (N, 2): rows, columns
