@@ -40,10 +40,11 @@ def chosen_files(options: Options) -> list[Path]:
     if not options.checkpoint and options.model is None:
         try:
             return [newest_checkpoint()]
-        except UserError:
+        except UserError as error:
             options.model = ready_models() if options.images else None
             if not options.model:
-                raise
+                way = ", or name photographs for the ready models with --images" if ready_models() else ""
+                raise UserError(f"{error}{way}") from None
         print(f"nothing is trained here: these are the ready models (--model) {', '.join(options.model)}")
     return [MODELS / f"{name}.pth" for name in options.model or ()] or options.checkpoint
 

@@ -210,7 +210,7 @@ class Training(Run):
                 "--resume never, or go on with the old one with --resume force"
             )
         self.loaded = restored
-        self.best = checkpoint["best_val_f1"]
+        self.best, self.upright = checkpoint["best_val_f1"], checkpoint.get("upright", False)  # as it began
         self.start_at(Position.of(checkpoint, self.steps_per_epoch))
 
     def begin(self, what: str) -> None:

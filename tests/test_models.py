@@ -99,7 +99,7 @@ def test_where_nothing_is_trained_the_ready_models_are_taken(models, tmp_path, m
     options = options_of(monkeypatch, predict_options, "--images", "a.jpg")
     assert [path.stem for path in chosen_files(options)] == ["disc-cup", "vessels"]
     assert "ready models (--model) disc-cup, vessels" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no segmentation run"):
+    with pytest.raises(UserError, match=r"no segmentation run .* for the ready models with --images"):
         chosen_files(options_of(monkeypatch, predict_options, "--split", "val"))
 
 

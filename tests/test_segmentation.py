@@ -277,7 +277,6 @@ def test_upright_photographs_are_tilted_and_mirrored_left_to_right_alone():
     assert mirrored == pytest.approx(0.5, abs=0.08)
 
 
-
 def test_a_crop_is_part_of_the_whole():
     """What is computed of the crop alone equals the crop of what would have been computed of the whole."""
     pairs = [(picture(40, 56, seed), picture(40, 56, seed)[:1] > 127) for seed in range(40)]

@@ -216,6 +216,15 @@ def test_the_region_around_the_disc(official, tmp_path, monkeypatch, capsys):
     (tmp_path / "elsewhere.pth").rename(localiser)
     with pytest.raises(UserError, match="held out here"):
         call(monkeypatch, train, *roi, "--folds", 3, "--run-dir", tmp_path / "leak")
+    # A run that an older version began goes on as it began.
+    older = torch.load(tmp_path / "run" / "last.pth")
+    del older["upright"]
+    (tmp_path / "older").mkdir()
+    torch.save(older, tmp_path / "older" / "last.pth")
+    more = ("--epochs", 2, "--resume", "force", "--size", 64, "--run-dir", tmp_path / "older")
+    call(monkeypatch, train, *roi, *more)
+    continued = torch.load(tmp_path / "older" / "last.pth")
+    assert (continued["epoch"], continued["upright"]) == (2, False)
     # What carries a localiser lends it, and goes on with it.
     lent = [tmp_path / "run" / "last.pth" if option == localiser else option for option in roi]
     call(monkeypatch, train, *lent, "--size", 64, "--run-dir", tmp_path / "lent")
