@@ -179,8 +179,8 @@ class Pretraining(Run):
         return {"images": len(self.paths), "sizes": self.sizes}
 
     def save(self) -> None:
-        super().save()
         self.save_encoder("encoder.pth", self.epoch)
+        super().save()
 
     def save_encoder(self, name: str, epoch: int) -> None:
         """The encoder as it is now, after `epoch` epochs, into the run's folder."""

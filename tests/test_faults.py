@@ -1,6 +1,7 @@
 """Short forms of tests/faults.py, and what the scripts say when a machine or a number fails them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +39,40 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("script", ["DualScaleNet/main.py", "DownStream/train.py"])
 def test_killed_at_random_moments(script, tmp_path):
     assert faults.kill_and_resume(script, 2, 3, tmp_path)["kills survived"] == 2
+
+
+class Killed(BaseException):
+    """As the end of a process: nothing catches it."""
+
+
+@pytest.mark.parametrize("name", ["pretraining", "segmentation"])
+def test_killed_between_the_files_of_the_last_save(name, trees, tmp_path, monkeypatch):
+    module, _, options = case(name, trees, tmp_path)
+    run, whole, replace, written = tmp_path / "run", tmp_path / "whole", os.replace, list[str]()
+    call(monkeypatch, module, *options, "--epochs", 1, *CPU)
+    shutil.copytree(run, tmp_path / "begun")
+    monkeypatch.setattr(os, "replace", lambda old, new: written.append(Path(new).name) or replace(old, new))
+    call(monkeypatch, module, *options, "--epochs", 2, *CPU)
+    run.rename(whole)
+    for left in range(len(written)):
+        shutil.copytree(tmp_path / "begun", run)
+        count = 0
+
+        def killed(old: Path, new: Path, left: int = left) -> None:
+            nonlocal count
+            if count == left:
+                raise Killed
+            count += 1
+            replace(old, new)
+
+        monkeypatch.setattr(os, "replace", killed)
+        with pytest.raises(Killed):
+            call(monkeypatch, module, *options, "--epochs", 2, *CPU)
+        monkeypatch.setattr(os, "replace", replace)
+        call(monkeypatch, module, *options, "--epochs", 2, *CPU)
+        faults.same_end(whole, run, name)
+        shutil.rmtree(run)
+    assert written[-1] == "last.pth"
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

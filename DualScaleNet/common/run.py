@@ -227,13 +227,13 @@ class Run(ABC):
     # Saving.
 
     def save(self) -> None:
-        """Writes last.pth, to go on from, and curves.png."""
+        """Writes curves.png and last.pth, to go on from. last.pth comes last: a killed run writes all the rest again."""
         content = {name: part.state_dict() for name, part in self.parts().items()}
         content |= {"epoch": self.epoch, "step": self.step, "losses": self.losses if self.step else None}
         content |= {"log": self.rows, "began": self.began, "options": plain_options(self.options)}
         content |= {"precision": resolve_precision(self.device, self.options.precision)}
-        save_latest(self.folder / "last.pth", self.kind, content | self.description())
         draw_curves(self.folder / "curves.png", self.rows, self.panels)
+        save_latest(self.folder / "last.pth", self.kind, content | self.description())
 
     def save_if_due(self, now: bool = False) -> None:
         """Saves, or stops because of a signal; all processes decide alike.
