@@ -227,7 +227,7 @@ class Run(ABC):
     # Saving.
 
     def save(self) -> None:
-        """Writes curves.png and last.pth, to go on from. last.pth comes last: a killed run writes all the rest again."""
+        """Writes curves.png and, to go on from, last.pth: last of all, so that a killed run writes the others again."""
         content = {name: part.state_dict() for name, part in self.parts().items()}
         content |= {"epoch": self.epoch, "step": self.step, "losses": self.losses if self.step else None}
         content |= {"log": self.rows, "began": self.began, "options": plain_options(self.options)}
