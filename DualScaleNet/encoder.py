@@ -2,7 +2,8 @@
 
 `bottleneck18` is the method's own: stage depths [2, 2, 2, 2] of 1x1-3x3-1x1 bottlenecks with expansion 1 behind a
 3x3 stride-2 stem, 7,674,688 parameters. `resnet18`, `resnet34` and `resnet50` are torchvision's, so that ImageNet
-weights can serve as the baseline. Parameter names are torchvision's in every case.
+weights can serve as the baseline. Parameter names are torchvision's in every case. For segmentation `timm/NAME` is a
+convolutional network of the package timm.
 """
 
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.models.resnet import Bottleneck as ExpandingBottleneck
 
 from DualScaleNet.common.checkpoint import is_ours, load_checkpoint, load_file, misfits, restore, save_checkpoint
 from DualScaleNet.common.script import UserError, few
+from DualScaleNet.recipes import TIMM
 
 
 class Bottleneck(ExpandingBottleneck):
@@ -35,6 +37,7 @@ BLOCKS: dict[str, tuple[type[BasicBlock | ExpandingBottleneck], list[int]]] = {
 SCALINGS: dict[str, tuple[list[float], list[float]]] = {
     "unit": ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0]),  # the authors' setting: none
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "symmetric": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),  # networks that come from TensorFlow
 }
 
 # In files of other projects: where the parameters may lie, and the end of a name that any ResNet has once.
@@ -56,6 +59,14 @@ class Encoder(nn.Module):
         self, arch: str = "bottleneck18", scaling: str = "unit", norm_layer: type[nn.Module] = nn.BatchNorm2d
     ) -> None:
         super().__init__()
+        self.arch, self.scaling = arch, scaling
+        mean, std = SCALINGS[scaling]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        if arch.startswith(TIMM):
+            self.timm = timm_network(arch)
+            self.channels = tuple(self.timm.feature_info.channels())
+            return
         block, depths = BLOCKS[arch]
         network = ResNet(block, depths, norm_layer=norm_layer)
         if arch == "bottleneck18":
@@ -64,16 +75,14 @@ class Encoder(nn.Module):
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         self.layer1, self.layer2 = network.layer1, network.layer2
         self.layer3, self.layer4 = network.layer3, network.layer4
-        self.arch, self.scaling = arch, scaling
         self.channels = (64, *(width * block.expansion for width in (64, 128, 256, 512)))
-        mean, std = SCALINGS[scaling]
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [0, 1] -> [c1, ..., c5], ci of shape (N, channels[i - 1], ceil(H / 2^i), ceil(W / 2^i))."""
         if self.scaling != "unit":
             image = (image - self.mean) / self.std
+        if self.arch.startswith(TIMM):
+            return self.timm(image)
         c1 = self.relu(self.bn1(self.conv1(image)))
         c2 = self.run_stage(self.layer1, self.maxpool(c1))
         c3 = self.run_stage(self.layer2, c2)
@@ -85,14 +94,53 @@ class Encoder(nn.Module):
         return stage(x)
 
 
+def timm_network(arch: str, pretrained: bool = False) -> Any:
+    """timm's network of five feature maps, at strides 2 to 32.
+
+    Raises:
+        UserError: timm is missing, or it has no such network, no such maps, or cannot get the weights.
+    """
+    name = arch.removeprefix(TIMM)
+    try:
+        import timm
+    except ImportError:
+        raise UserError(f"--arch {arch} needs timm: pip install timm") from None
+    try:
+        network: Any = timm.create_model(name, pretrained, features_only=True)
+    except Exception as error:  # of many kinds: no such name, no such weights, no network
+        raise UserError(f"timm cannot make {name} ({str(error).splitlines()[0]})") from None
+    if (strides := network.feature_info.reduction()) != [2, 4, 8, 16, 32]:
+        raise UserError(f"--arch {arch}: its maps have strides {strides}; the decoder needs 2, 4, 8, 16 and 32")
+    return network
+
+
+def scaling_of(arch: str) -> str:
+    """What ImageNet weights of an architecture expect.
+
+    Raises:
+        UserError: it is none of `SCALINGS`.
+    """
+    if not arch.startswith(TIMM):
+        return "imagenet"
+    expects = timm_network(arch).pretrained_cfg
+    for name, values in SCALINGS.items():
+        if values == (list(expects["mean"]), list(expects["std"])):
+            return name
+    raise UserError(f"--arch {arch}: its weights expect a mean and deviation that are not known here")
+
+
 def imagenet_encoder(arch: str) -> Encoder:
-    """torchvision's ImageNet weights in a `resnet*` encoder, downloaded once into torch.hub's folder.
+    """ImageNet weights of torchvision's in a `resnet*` encoder, or of timm's; downloaded once into their own folders.
 
     Raises:
         UserError: there are none for `arch`, or they are not on disk and cannot be downloaded.
     """
+    if arch.startswith(TIMM):
+        encoder = Encoder(arch, scaling_of(arch))
+        encoder.timm = timm_network(arch, pretrained=True)
+        return encoder
     if arch not in ("resnet18", "resnet34", "resnet50"):
-        raise UserError(f"there are no ImageNet weights for --arch {arch}: use resnet18, resnet34 or resnet50")
+        raise UserError(f"there are no ImageNet weights for --arch {arch}: use resnet18, resnet34, resnet50, timm/NAME")
     weights = get_model_weights(arch)["IMAGENET1K_V1"]
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
@@ -121,7 +169,7 @@ def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder,
     """The encoder in a file of `save_encoder`, in eval mode on the CPU, and what the file says of it.
 
     Weights of `arch` from elsewhere are taken too. They need torchvision's names, after any common prefix (`module.`,
-    `backbone.`, `encoder_q.`). ImageNet's normalisation is assumed for them, and none after the prefix `encoder.`.
+    `backbone.`, `encoder_q.`), or timm's. ImageNet's normalisation is assumed, and none after the prefix `encoder.`.
 
     Raises:
         UserError: the file is unfit; the first missing and unexpected parameters are named.
@@ -132,10 +180,11 @@ def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder,
     if ours:
         content = load_checkpoint(path, "encoder")
         state = content.pop("state")
-        if content["arch"] not in BLOCKS or content["scaling"] not in SCALINGS:
+        known = content["arch"] in BLOCKS or content["arch"].startswith(TIMM)
+        if not known or content["scaling"] not in SCALINGS:
             raise UserError(f"{path} holds an unknown encoder: {content['arch']}, scaling {content['scaling']}")
     else:
-        state, scaling = _foreign_state(path, content)
+        state, scaling = _foreign_state(path, content, arch)
         content = {"arch": arch, "scaling": scaling}
     encoder = Encoder(content["arch"], content["scaling"])
     try:
@@ -146,7 +195,7 @@ def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder,
     return encoder.eval(), content
 
 
-def _foreign_state(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
+def _foreign_state(path: Path, content: Any, arch: str) -> tuple[dict[str, Tensor], str]:
     """An encoder's parameters and scaling in a file that another project wrote.
 
     Raises:
@@ -158,11 +207,17 @@ def _foreign_state(path: Path, content: Any) -> tuple[dict[str, Tensor], str]:
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
-    prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
-    prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
-    taken = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    taken = {name: value for name, value in taken.items() if not name.startswith("fc.")}
+    if arch.startswith(TIMM):
+        inside, prefix = timm_network(arch).state_dict(), ""
+        taken = {name: value for name, value in state.items() if name in inside}
+    else:
+        prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
+        prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
+        taken = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        taken = {name: value for name, value in taken.items() if not name.startswith("fc.")}
     if left_out := sorted(state.keys() - {prefix + name for name in taken}):
         what = f"no part of the encoder {prefix}*" if prefix else "no part of an encoder"
         print(f"{path}: left out, as {what}: {few(left_out)}")
+    if arch.startswith(TIMM):
+        return {f"timm.{name}": value for name, value in taken.items()}, scaling_of(arch)
     return taken, "unit" if prefix == "encoder." else "imagenet"

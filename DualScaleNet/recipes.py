@@ -1,5 +1,6 @@
 """The settings in which recipes of pretraining differ; any of them is an option too."""
 
+import argparse
 from typing import NamedTuple
 
 
@@ -27,3 +28,11 @@ RECIPES = {
 
 # torchvision's, but for the first, which is the method's own (encoder.py).
 ARCHITECTURES = ("bottleneck18", "resnet18", "resnet34", "resnet50")
+TIMM = "timm/"  # so begins the name of an architecture that the package timm builds
+
+
+def architecture(text: str) -> str:
+    """What argparse calls with the name of an encoder's architecture, ours or timm's."""
+    if text not in ARCHITECTURES and not text.startswith(TIMM):
+        raise argparse.ArgumentTypeError(f"{text}: choose {', '.join(ARCHITECTURES)} or {TIMM}NAME")
+    return text

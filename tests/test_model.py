@@ -1,12 +1,16 @@
 """Pretraining network: parameter counts, feature maps, and one batched pass equal to the loop over views."""
 
 import copy
+import sys
 
 import pytest
+import timm
 import torch
 from torch import nn
 
-from DualScaleNet.encoder import BLOCKS, Encoder
+from DownStream.model import DECODERS, Segmenter
+from DualScaleNet.common.script import UserError
+from DualScaleNet.encoder import BLOCKS, Encoder, load_encoder, save_encoder
 from DualScaleNet.loss import global_loss, local_loss
 from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector, separate_views
 
@@ -46,6 +50,39 @@ def test_imagenet_scaling_is_applied_inside():
     image = torch.rand(1, 3, 32, 32)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
     assert torch.equal(encoder(image)[4], plain((image - mean) / std)[4])
+
+
+def test_a_network_of_timm_is_an_encoder(tmp_path, capsys):
+    """As timm computes it, from a file of its weights and through a file of ours."""
+    theirs = timm.create_model("tf_efficientnet_lite0")
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    arch = "timm/tf_efficientnet_lite0"
+    encoder, facts = load_encoder(tmp_path / "theirs.pth", arch)
+    assert facts == {"arch": arch, "scaling": "symmetric"} and encoder.channels == (16, 24, 40, 112, 320)
+    assert "left out, as no part of an encoder: bn2.bias, bn2.num_batches_tracked, " in capsys.readouterr().out
+    save_encoder(tmp_path / "encoder.pth", encoder, "paper", 1, 1)
+    again, facts = load_encoder(tmp_path / "encoder.pth")
+    assert facts["arch"] == arch
+    image = torch.rand(1, 3, 65, 97)
+    with torch.inference_mode():
+        expected = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+        expected.load_state_dict(theirs.state_dict(), strict=False)
+        for maps in (encoder(image), again(image)):
+            assert [tuple(x.shape[-2:]) for x in maps] == [(33, 49), (17, 25), (9, 13), (5, 7), (3, 4)]
+            assert all(map(torch.equal, maps, expected((image - 0.5) / 0.5)))
+        assert Segmenter(encoder, 2, shape=DECODERS["compact"]).eval()(image).shape == (1, 2, 65, 97)
+
+
+def test_networks_of_timm_that_cannot_be_encoders_are_refused(monkeypatch):
+    for name, why in (
+        ("vit_tiny_patch16_224", r"its maps have strides \[16, 16, 16\]; the decoder needs 2, 4, 8, 16 and 32"),
+        ("nonsense", r"timm cannot make nonsense \(Unknown model \(nonsense\)\)"),
+    ):
+        with pytest.raises(UserError, match=why):
+            Encoder(f"timm/{name}")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="--arch timm/resnet18 needs timm: pip install timm"):
+        Encoder("timm/resnet18")
 
 
 @pytest.mark.parametrize("shape, affine", [((4, 3), True), ((4, 3), False), ((4, 3, 5, 6), True)])

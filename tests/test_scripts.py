@@ -360,6 +360,20 @@ def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, mon
     assert str(tmp_path / "hub" / "checkpoints" / "resnet18-") in stderr and "https://" in stderr
     stderr = train(trees / "DRIVE", tmp_path / "run", "--encoder", "imagenet", code=1).stderr
     assert "no ImageNet weights for --arch bottleneck18" in stderr
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    options = ("--encoder", "imagenet", "--arch", "timm/tf_efficientnet_lite0")
+    stderr = train(trees / "DRIVE", tmp_path / "run", *options, code=1).stderr
+    assert "timm cannot make tf_efficientnet_lite0 (" in stderr and stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_is_trained_on_and_predicts(trees, tmp_path):
+    options = ("--encoder", "random", "--arch", "timm/mobilenetv3_small_050", "--epochs", 2, "--val-fraction", 0)
+    train(trees / "DRIVE", tmp_path / "run", *options)
+    predict = ("DownStream/predict.py", "--checkpoint", tmp_path / "run" / "last.pth", "--split", "train")
+    assert "pr_auc" in run_script(*predict).stdout
+    run_script("DownStream/export.py", "--checkpoint", tmp_path / "run" / "last.pth", "--out", tmp_path / "net.pt2")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive_int
-from DualScaleNet.recipes import ARCHITECTURES
+from DualScaleNet.recipes import architecture
 
 
 class Options(argparse.Namespace):
@@ -27,8 +27,9 @@ def parse_args(description: str | None = None) -> Options:
         help="Take this encoder: an encoder.pth of main.py, or weights of --arch from elsewhere.",
     )
     group.add_argument(
-        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
-        help="Read weights from elsewhere as this architecture. An encoder.pth says its own.",
+        "--arch", type=architecture, default="bottleneck18", metavar="NAME",
+        help="Read weights from elsewhere as this architecture: bottleneck18, resnet18, resnet34, resnet50, "
+        "timm/NAME. An encoder.pth says its own.",
     )
     group.add_argument(
         "--batch-norm", default="keep", choices=["keep", "reestimate"],

@@ -22,7 +22,7 @@ from DualScaleNet.common.options import (
     weight,
 )
 from DualScaleNet.common.script import ROOT, UserError
-from DualScaleNet.recipes import ARCHITECTURES
+from DualScaleNet.recipes import architecture
 
 ALL = "all"
 
@@ -140,8 +140,8 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--encoder", metavar="FILE|random|imagenet",
         help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, whose names are "
-        "torchvision's or begin with encoder. random takes an untrained encoder, imagenet torchvision's weights. "
-        "Default: the newest encoder.pth in runs.",
+        "torchvision's or timm's, or begin with encoder. random takes an untrained encoder, imagenet the weights of "
+        "torchvision or timm. Default: the newest encoder.pth in runs.",
     )
     group.add_argument(
         "--init", type=Path, metavar="FILE",
@@ -149,8 +149,9 @@ def parse_args(description: str | None = None) -> Options:
         "sees photographs. For targets that it does not know only the last layer begins anew.",
     )
     group.add_argument(
-        "--arch", default="bottleneck18", choices=list(ARCHITECTURES),
-        help="Choose the architecture for random, imagenet and weights from elsewhere. An encoder.pth names its own.",
+        "--arch", type=architecture, default="bottleneck18", metavar="NAME",
+        help="Choose the architecture for random, imagenet and weights from elsewhere: bottleneck18, resnet18, "
+        "resnet34, resnet50, or timm/NAME, a convolutional network of timm. An encoder.pth names its own.",
     )
     group.add_argument(
         "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
