@@ -20,14 +20,15 @@ def dice_loss(logits: Tensor, labels: Tensor, inside: Tensor | None = None) -> T
     """1 - (2 |P L| + 1) / (|P| + |L| + 1), of probabilities over the whole batch; the mean over classes.
 
     After Milletari et al. 2016. What F1 counts: beside cross-entropy it moves the best threshold towards 0.5 where few
-    pixels are marked. Arguments as above.
+    pixels are marked. A class that is marked nowhere in the batch counts as 0: there the loss would press every
+    probability towards 0 so strongly that a rare class, such as soft exudates, is never found. Arguments as above.
     """
     probability = logits.sigmoid()
     if inside is not None:
         probability, labels = probability * inside, labels * inside
     pixels = (0, 2, 3)
     overlap, total = (probability * labels).sum(pixels), probability.sum(pixels) + labels.sum(pixels)
-    return (1 - (2 * overlap + 1) / (total + 1)).mean()  # 0 where nothing is marked and nothing found
+    return ((1 - (2 * overlap + 1) / (total + 1)) * labels.amax(pixels)).mean()
 
 
 def segmentation_loss(

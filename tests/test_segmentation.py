@@ -373,7 +373,10 @@ def test_dice_loss_is_one_minus_f1_of_probabilities():
         expected.append(1 - (2 * (predicted * true).sum() + 1) / (predicted.sum() + true.sum() + 1))
     assert dice_loss(logits, labels, inside).item() == pytest.approx(sum(expected).item() / 2, abs=1e-6)
     assert dice_loss(100 * (labels - 0.5), labels) < 0.03 and dice_loss(-100 * (labels - 0.5), labels) > 0.97
-    assert dice_loss(-logits.abs() - 50, 0 * labels) == 0  # nothing to find, nothing found
+    labels[:, 1] = 0  # nothing of the second class is to be found
+    logits.requires_grad_()
+    dice_loss(logits, labels, inside).backward()
+    assert logits.grad[:, 0].any() and not logits.grad[:, 1].any()
 
 
 # --- data sets
