@@ -81,13 +81,15 @@ pretrained-%: .venv/ready
 		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
 
 # The ready models in models/, and the scores on their cards: of three held-out folds, and of each vessel set left out.
-MODELS := vessels disc-cup
+MODELS := vessels disc-cup lesions
 OPTIONS_vessels := --epochs 160
 DATA_vessels := --dataset drive stare chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/STARE $(DATA)/CHASE_DB1
 OPTIONS_localiser := --target disc --size 128 --epochs 48
 OPTIONS_disc-cup = --target disc cup --roi disc --size 128 --epochs 100 --localiser $(RUNS)/localiser$(FOLD)/last.pth
 DATA_disc-cup := --dataset drishti-gs idrid --data-dir $(DATA)/Drishti-GS1_files $(DATA)/IDRiD
 DATA_localiser := $(DATA_disc-cup)
+OPTIONS_lesions := --target MA HE EX SE --size 512 --crop 128 --epochs 180
+DATA_lesions := --dataset idrid --data-dir $(DATA)/IDRiD
 WITHOUT_DRIVE := --dataset stare chase-db1 --data-dir $(DATA)/STARE $(DATA)/CHASE_DB1
 WITHOUT_STARE := --dataset drive chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/CHASE_DB1
 WITHOUT_CHASE_DB1 := --dataset drive stare --data-dir $(DATA)/DRIVE $(DATA)/STARE
