@@ -198,9 +198,14 @@ def test_a_run_from_before_recipes_had_that_name_goes_on_and_predicts(trees, pre
     assert len(list(tmp_path.glob("out/probability/*.png"))) == 2
 
 
-def test_precision_auto_takes_what_the_hardware_has(monkeypatch):
+def test_precision_auto_takes_what_the_hardware_gains_by(monkeypatch):
     cpu = torch.device("cpu")
-    for capabilities, expected in (({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32")):
+    for capabilities, expected in (
+        ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"),
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bfloat16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "float32"),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, "bfloat16"),
+    ):  # fmt: skip
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         assert resolve_precision(cpu, "auto") == expected
     assert resolve_precision(cpu, "float16") == "float16"  # as asked, and only then gradients are scaled

@@ -3,6 +3,7 @@
 import os
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,14 +55,16 @@ def free_memory(device: torch.device) -> int:
 
 
 def resolve_precision(device: torch.device, precision: str) -> str:
-    """What `auto` means: bfloat16 where the hardware has it, else float16 on a GPU and float32 elsewhere."""
+    """What `auto` means: bfloat16 where the hardware gains by it, else float16 on a GPU and float32 elsewhere."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     # Older versions of PyTorch cannot tell.
-    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    # Intel's AVX512-BF16 multiplies no faster than float32: without AMX a Xeon loses 9 to 21 % by it (speed.md).
+    gains = able.get("amx_bf16") or (able.get("avx512_bf16") and "Intel" not in able.get("cpu_name", ""))
+    return "bfloat16" if gains else "float32"
 
 
 def refuse_other_precision(saved: str | None, device: torch.device, precision: str, folder: Path) -> None:

@@ -97,8 +97,8 @@ def add_machine(group: argparse._ArgumentGroup) -> None:
     """--precision, --device and --non-finite, of both training scripts."""
     group.add_argument(
         "--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"],
-        help="Compute the network in this number format. auto takes bfloat16 where the hardware has it, otherwise "
-        "float16 on GPUs and float32 on CPUs. Choose float32, as the authors did, if the loss becomes NaN.",
+        help="Compute the network in this number format. auto takes bfloat16 where the hardware gains by it, "
+        "otherwise float16 on GPUs and float32 on CPUs. Choose float32, as the authors did, if the loss becomes NaN.",
     )
     add_device(group)
     group.add_argument(
