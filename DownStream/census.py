@@ -50,6 +50,13 @@ class Census:
             if mask := photograph.masks.get(name):
                 self.findings.setdefault(key, []).append(find(mask, sample.labels[name].meaning, share))
 
+    def mean_shares(self) -> dict[str, float]:
+        """Of each target that has labels, the share of the field of view that is marked, the mean over photographs."""
+        every: dict[str, list[float]] = {}
+        for (_, name), shares in self.of_fov.items():
+            every.setdefault(name, []).extend(shares)
+        return {name: float(np.mean(shares)) for name, shares in every.items()}
+
     def shares(self) -> list[str]:
         """For each target that has labels, how much is marked, in one line."""
         ordered = sorted(self.of_fov.items(), key=lambda item: self.targets.index(item[0][1]))

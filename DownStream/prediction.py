@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import mean
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from DownStream.checkpoints import load_segmentation
@@ -19,7 +21,7 @@ from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.postprocessing import rules
 from DownStream.results import Results
-from DownStream.scoring.metrics import Histogram, best_threshold, to_levels
+from DownStream.scoring.metrics import Histogram, best_threshold, threshold_of_share, to_levels
 from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples, trained_on
 from DownStream.sets.base import Sample
 from DownStream.sources import expected_targets
@@ -29,7 +31,9 @@ from DualScaleNet.common.files import UTF8, claim, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
 from DualScaleNet.common.script import ROOT, UserError, out_of_memory, progress_bar
 
+DECIDING = 64  # photographs on which a threshold is chosen by the share that it marks
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
+Work: TypeAlias = Sequence[tuple[Predictor | Ensemble, Sample]]  # what predicts which photograph
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -55,7 +59,7 @@ def predict(options: Options) -> None:
         each = [Ensemble(predictors, [checkpoint["targets"] for checkpoint in checkpoints])]
     work = [(predictor, sample) for predictor, group in zip(each, groups, strict=True) for sample in group]
     sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
-    thresholds = thresholds_of(options, checkpoints, predictors[0])
+    thresholds = thresholds_of(options, checkpoints, work)
     out = options.out or (ROOT / "runs" if options.model else paths[0].parent) / name
     claim(out)
 
@@ -89,9 +93,7 @@ def predict(options: Options) -> None:
         raise UserError(f"no photographs in {source}")
 
 
-def predict_all(
-    work: Sequence[tuple[Predictor | Ensemble, Sample]], results: Results, ledger: "Ledger | None"
-) -> None:
+def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:
     """Predicts photographs one after the other; the next ones are being read, the last ones' files written.
 
     Args:
@@ -215,23 +217,46 @@ class Ledger:
             file.write(json.dumps(content) + "\n")
 
 
-def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], predictor: Predictor) -> dict[str, float]:
-    """The threshold of each target's masks: given, or chosen on the checkpoint's own photographs.
+def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], work: Work) -> dict[str, float]:
+    """The threshold of each target's masks: given, or chosen on the checkpoint's own photographs or on those of `work`.
 
     Raises:
-        UserError: they are not there, or have no labels.
+        UserError: the photographs are not there or have no labels, or the checkpoint does not say what is marked.
     """
     if isinstance(options.threshold, float):
         targets = [target for checkpoint in checkpoints for target in checkpoint["targets"]]
         return dict.fromkeys(targets, options.threshold)
-    checkpoint = checkpoints[0]
+    checkpoint, (predictor, _) = checkpoints[0], work[0]
+    if options.threshold == "share":
+        if not all(each.get("marked") for each in checkpoints):
+            raise UserError("--threshold share: the checkpoint does not say how much its labels mark: train it again")
+        shares = {name: mean(each["marked"][name] for each in checkpoints) for name in checkpoint["targets"]}
+        return thresholds_by_share(work, shares)
     data_dir = None if options.dataset else options.data_dir
     samples = own_samples(checkpoint, options.threshold, data_dir)
     require_labels(samples, expected_targets(checkpoint["dataset"], {"": samples}, checkpoint["targets"]))
     return choose_thresholds(predictor, samples, checkpoint["targets"])
 
 
-def choose_thresholds(predictor: Predictor, samples: list[Sample], targets: list[str]) -> dict[str, float]:
+def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float]:
+    """For each target the threshold at which so large a share of the fields of view is marked, over all photographs.
+
+    Of many photographs 64 evenly chosen ones decide. No label is used.
+    """
+    pooled = {target: Histogram.zero() for target in shares}
+    chosen = [work[k] for k in np.linspace(0, len(work) - 1, min(len(work), DECIDING)).round().astype(int)]
+    for predictor, sample in progress_bar(chosen, "threshold", unit="photo", leave=False):
+        photograph = open_photograph(sample)
+        if isinstance(photograph, Photograph):  # what cannot be read is named later
+            fov = photograph.field_of_view
+            for target, levels in zip(shares, to_levels(predictor(photograph).maps.numpy()), strict=True):
+                pooled[target] += Histogram.of(levels, ~fov, fov)
+    return {target: threshold_of_share(histogram, shares[target]) for target, histogram in pooled.items()}
+
+
+def choose_thresholds(
+    predictor: Predictor | Ensemble, samples: list[Sample], targets: list[str]
+) -> dict[str, float]:
     """For each target the threshold with the best pooled F1 on training or validation photographs.
 
     Raises:

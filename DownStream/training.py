@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from DownStream.census import Census
 from DownStream.checkpoints import (
     initial_encoder,
     load_latest_segmentation,
@@ -94,7 +95,8 @@ def train(options: Options) -> Path:
     localiser = read_localiser(found_by, options.dataset, split) if found_by else None
     before = trained if options.resume == "force" else checkpoint or trained
     network_input = NetworkInput.of(before) if before else input_of(options, samples["train"])
-    photographs = read_training_set(samples["train"], options, network_input, device)
+    census = Census(options.target)
+    photographs = read_training_set(samples["train"], options, network_input, device, census)
 
     model = Segmenter(encoder, len(options.targets), not options.finetune, DECODERS[RECIPES[options.recipe].decoder])
     if trained:
@@ -102,7 +104,8 @@ def train(options: Options) -> Path:
     model.to(device).to(memory_format=training_layout(device, options.precision))
     finds_disc = Predictor.load(localiser, device) if localiser else None
     predictor = Predictor(model, network_input, "crop" in options.fov, finds_disc)
-    run = Training(options, predictor, photographs, split, localiser, sizes, stays_upright(options, samples["train"]))
+    upright, marked = stays_upright(options, samples["train"]), census.mean_shares()
+    run = Training(options, predictor, photographs, split, localiser, sizes, upright, marked)
     if checkpoint:
         run.resume(checkpoint)
     elif options.bn_stats == "reestimate":
@@ -164,6 +167,7 @@ class Training(Run):
         localiser: what the checkpoint carries of the localiser's.
         sizes: of the files that train and validate, by `sizes_of`.
         upright: photographs stay upright (`augment`).
+        marked: the share of the field of view that the labels of a target mark, on average.
     """
 
     kind = "segmentation"
@@ -180,12 +184,13 @@ class Training(Run):
         localiser: dict[str, Any] | None = None,
         sizes: str = "",
         upright: bool = False,
+        marked: dict[str, float] | None = None,
     ) -> None:
         trainable = [parameter for parameter in predictor.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.Adam(trainable, options.lr, weight_decay=WEIGHT_DECAY, fused=True)
         super().__init__(options, predictor.model, optimizer, math.ceil(len(photographs) / options.batch_size))
         self.predictor, self.photographs, self.split, self.localiser = predictor, photographs, split, localiser
-        self.sizes, self.upright = sizes, upright
+        self.sizes, self.upright, self.marked = sizes, upright, marked or {}
         self.layout = training_layout(self.device, options.precision)
         self.best_path, self.best = self.folder / "best.pth", -math.inf  # F1 on the validation photographs
         self.loaded = parameters_of(self.model.encoder)
@@ -238,7 +243,8 @@ class Training(Run):
             "fit": network_input.fit, "size": network_input.size, "standardise": network_input.standardise,
             "diameter": network_input.diameter,
             "decoder": recipe.decoder, "fov_crop": predictor.fov_crop, "localiser": self.localiser,
-            "upright": self.upright, "split": self.split, "sizes": self.sizes, "best_val_f1": self.best,
+            "upright": self.upright, "marked": self.marked, "split": self.split, "sizes": self.sizes,
+            "best_val_f1": self.best,
         }  # fmt: skip
 
     def validate(self, samples: list[Sample]) -> dict[str, float | None]:

@@ -129,17 +129,24 @@ def measure(sample: Sample) -> tuple[tuple[int, int], float | None]:
 
 
 def read_training_set(
-    samples: list[Sample], options: Options, network_input: NetworkInput, device: torch.device
+    samples: list[Sample],
+    options: Options,
+    network_input: NetworkInput,
+    device: torch.device,
+    census: Census | None = None,
 ) -> list[TrainingPhotograph]:
     """Decoded and scaled once. They live where the network is if they fit there, else in a file in the run's folder.
 
     Says how much is marked, and warns of what looks wrong.
 
+    Args:
+        census: which then has counted the masks.
+
     Raises:
         UserError: a label has no disc to put a region around, or there is no room for the file.
     """
     photographs: list[TrainingPhotograph] = []
-    census, file = Census(options.target), None
+    census, file = census or Census(options.target), None
     ignoring = bool(ignored_by(options.target)) or any(len(sample.labels) < len(options.targets) for sample in samples)
     room = HELD * free_memory(device)
     for number, sample in enumerate(progress_bar(samples, "read", unit="photo", leave=False), 1):

@@ -22,6 +22,7 @@ from DownStream.scoring.metrics import (
     scores,
     summarise,
     threshold_level,
+    threshold_of_share,
     to_levels,
 )
 
@@ -129,6 +130,15 @@ def test_what_is_no_threshold_is_refused(bad):
         threshold_level(bad)
     with pytest.raises(ValueError, match="threshold"):
         scores(Histogram.zero(), bad)
+
+
+def test_the_threshold_of_a_share():
+    levels = np.array([0, 0, 0, 7, 7, 9, 40000, 65535], np.uint16)
+    histogram = Histogram.of(levels, levels > 8)
+    expected = {0: 65535, 0.1: 65535, 1 / 8: 65535, 0.2: 40000, 3 / 8: 9, 0.5: 7, 5 / 8: 7, 0.9: 1}
+    for share, level in expected.items():
+        assert threshold_of_share(histogram, share) == level / 65535
+        assert np.mean(levels >= level) >= min(share, 5 / 8)
 
 
 def test_thresholds_at_the_ends():

@@ -117,6 +117,7 @@ def test_a_decoder_goes_on_with_ones_own_labels(models, trees, tmp_path, monkeyp
         (["--model", "vessels"], "--model is for --images"),
         (["--images", "a.jpg", "--model", "--checkpoint", "x"], "--model is for --images, and instead of --checkpoint"),
         (["--images", "a.jpg", "--model", "--threshold", "val"], "needs a checkpoint's own photographs"),
+        (["--images", "a.jpg", "--model", "--threshold", "share"], "same share of every eye: give --model vessels"),
         (["--images", "a.jpg", "--model", "liver"], "invalid choice: 'liver'"),
     ],
 )

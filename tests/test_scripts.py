@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
-from conftest import REAL, ROOT, options_of, pretrain, rows, run_script, same_tensors, train
+from conftest import REAL, ROOT, call, options_of, pretrain, rows, run_script, same_tensors, train
 from PIL import Image
 
 from benchmarks.evaluation import sklearn_scores
@@ -19,6 +19,7 @@ from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
 from DualScaleNet import main as pretraining
 from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision
+from DualScaleNet.common.script import UserError
 
 SCRIPTS = (
     "DualScaleNet/main.py", "DownStream/train.py", "DownStream/predict.py", "DownStream/compare.py",
@@ -291,6 +292,36 @@ def test_a_threshold_is_chosen_on_validation_images_only_and_named(trained, tmp_
     measured = json.loads((tmp_path / "scores.json").read_text())
     assert measured["threshold_from"] == "val" and 0 < measured["threshold"] <= 1
     assert f"threshold {measured['threshold']:.4g} chosen on val" in output
+
+
+def test_a_threshold_is_chosen_by_the_share_that_training_labels_mark(trees, trained, tmp_path, monkeypatch):
+    checkpoint = torch.load(trained / "best.pth")
+    fields, marked, labels = 0, 0, []
+    for key in checkpoint["split"]["train"]:
+        number = key.removeprefix("train/").removesuffix("_training")
+        drawn = [next((trees / "DRIVE" / "training").glob(f"{folder}/{number}_*")) for folder in ("mask", "1st_manual")]
+        fov, label = (np.asarray(Image.open(path)) > 0 for path in drawn)
+        labels.append((fov & label).sum() / fov.sum())
+    assert checkpoint["marked"] == {"vessels": pytest.approx(np.mean(labels))}
+
+    options = ("--checkpoint", trained / "best.pth", "--threshold", "share", "--out", tmp_path / "out")
+    call(monkeypatch, predict, *options)
+    measured = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert measured["threshold_from"] == "share"
+    for path in (tmp_path / "out" / "mask").iterdir():
+        (mask,) = (trees / "DRIVE" / "training" / "mask").glob(f"{path.stem[:2]}_*")
+        fov = np.asarray(Image.open(mask)) > 0
+        fields, marked = fields + fov.sum(), marked + (fov & (np.asarray(Image.open(path)) > 0)).sum()
+    assert marked / fields == pytest.approx(checkpoint["marked"]["vessels"], rel=0.02)
+
+    photograph = next((trees / "DRIVE" / "test" / "images").iterdir())
+    call(monkeypatch, predict, *options, "--images", photograph)
+    page = (tmp_path / "out" / "index.html").read_text("utf-8")
+    assert "so that as large a share is marked as in the training labels" in page
+    del checkpoint["marked"]
+    torch.save(checkpoint, tmp_path / "old.pth")
+    with pytest.raises(UserError, match="--threshold share: the checkpoint does not say how much its labels mark"):
+        call(monkeypatch, predict, "--checkpoint", tmp_path / "old.pth", "--threshold", "share")
 
 
 def test_photographs_without_labels(trained, tmp_path):

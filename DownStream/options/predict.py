@@ -41,12 +41,12 @@ def ready_models() -> list[str]:
 
 
 def threshold_choice(text: str) -> float | str:
-    """A number in (0, 1], or the images to choose it on."""
-    if text in ("val", "train"):
+    """A number in (0, 1], the images to choose it on, or the share to be marked."""
+    if text in ("val", "train", "share"):
         return text
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, or val or train, not {text}")
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, or val, train or share, not {text}")
     return value
 
 
@@ -122,9 +122,11 @@ def parse_args(description: str | None = None) -> Options:
 
     group = parser.add_argument_group("prediction", "The network gives each pixel a probability, a threshold the mask.")
     group.add_argument(
-        "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train",
+        "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train|share",
         help="Mark the pixels whose probability is at least T. val and train choose the T with the best F1 on those "
-        "photographs of the checkpoint. The authors took 0.5.",
+        "photographs of the checkpoint. share chooses, without labels, the T at which as large a share of the fields "
+        "of view is marked as in the training labels: for vessels in photographs of another camera, not for lesions. "
+        "The authors took 0.5.",
     )
     group.add_argument(
         "--scale", type=scale_choice, default="auto", metavar="auto|native|F",
@@ -179,8 +181,10 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:
         parser.error("--fov is for --images: a data set has its own fields of view")
-    if isinstance(options.threshold, str) and options.model:
+    if options.threshold == "share" and options.model and options.model != ["vessels"]:
+        parser.error("--threshold share is for what covers much the same share of every eye: give --model vessels")
+    if options.threshold in ("val", "train") and options.model:
         parser.error(f"--threshold {options.threshold} needs a checkpoint's own photographs: give --model a number")
-    if len(options.checkpoint) > 1 and isinstance(options.threshold, str):
+    if len(options.checkpoint) > 1 and options.threshold in ("val", "train"):
         parser.error(f"--threshold {options.threshold} needs one checkpoint")
     return options

@@ -147,7 +147,9 @@ class Evaluation:
 
 def protocol_line(protocol: dict[str, Any]) -> str:
     """What was measured, how, in one line."""
-    chosen = "" if protocol["threshold_from"] == "given" else f" chosen on {protocol['threshold_from']}"
+    chosen = {"given": "", "share": " chosen by the share marked in the training labels"}.get(
+        protocol["threshold_from"], f" chosen on {protocol['threshold_from']}"
+    )
     rule = protocol.get("postprocessing")
     return (
         f"{protocol['source']}, {protocol['target']}: {protocol['images']} photographs at native size, "
@@ -160,7 +162,9 @@ def protocol_line(protocol: dict[str, Any]) -> str:
 def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, str]:
     """What `protocol_line` does not say, or not in full, by name; thresholds by target."""
     chosen = protocol["threshold_from"]
-    reason = "given" if chosen == "given" else f"best pooled F1 on the {chosen} photographs"
+    reason = {"given": "given", "share": "so that as large a share is marked as in the training labels"}.get(
+        chosen, f"best pooled F1 on the {chosen} photographs"
+    )
     several = len(set(thresholds.values())) > 1
     values = [f"{value:.4g}" + f" ({target})" * several for target, value in thresholds.items()]
     known = {

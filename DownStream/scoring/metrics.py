@@ -189,6 +189,13 @@ def best_threshold(histogram: Histogram) -> float:
     return (int(np.argmax(f1)) + 1) / (LEVELS - 1)
 
 
+def threshold_of_share(histogram: Histogram, share: float) -> float:
+    """The highest threshold `level / 65535` at which at least this share of the pixels is marked. No label counts."""
+    marked = np.cumsum((histogram.positives + histogram.negatives)[::-1])[::-1]
+    level = int(np.searchsorted(-marked, -share * marked[0], side="right")) - 1
+    return max(1, level) / (LEVELS - 1)
+
+
 def calibration_error(histogram: Histogram, bins: int = 15) -> float:
     """Expected calibration error: how far probabilities are off the share of positives, on average over the pixels.
 
