@@ -64,8 +64,13 @@ def graph_of(network: Exported) -> ExportedProgram:
     # One more than the least of each: torch.export takes a dimension of 1 for a fixed one.
     example = torch.zeros(2, 3, 3 * STRIDE, 4 * STRIDE, dtype=torch.uint8)
     height, width = (STRIDE * Dim(name, min=2) for name in ("rows", "columns"))
-    with torch.no_grad():
-        program = torch.export.export(network, (example,), dynamic_shapes=({0: Dim("batch"), 2: height, 3: width},))
+    shapes = ({0: Dim("batch"), 2: height, 3: width},)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(network, (example,), dynamic_shapes=shapes)
+    except Exception as error:  # of many kinds; ours export, some of timm's do not
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"PyTorch cannot export this network for photographs of any size ({why})") from None
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the folders of this machine
     return program

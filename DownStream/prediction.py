@@ -20,6 +20,7 @@ from DownStream.inference import Ensemble, Predictor
 from DownStream.maps import write_result
 from DownStream.options.predict import Options
 from DownStream.postprocessing import rules
+from DownStream.quality import quality
 from DownStream.results import Results
 from DownStream.scoring.metrics import Histogram, best_threshold, threshold_of_share, to_levels
 from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples, trained_on
@@ -59,7 +60,7 @@ def predict(options: Options) -> None:
         each = [Ensemble(predictors, [checkpoint["targets"] for checkpoint in checkpoints])]
     work = [(predictor, sample) for predictor, group in zip(each, groups, strict=True) for sample in group]
     sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
-    thresholds = thresholds_of(options, checkpoints, work)
+    thresholds = thresholds_of(options, paths, checkpoints, work)
     out = options.out or (ROOT / "runs" if options.model else paths[0].parent) / name
     claim(out)
 
@@ -217,7 +218,9 @@ class Ledger:
             file.write(json.dumps(content) + "\n")
 
 
-def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], work: Work) -> dict[str, float]:
+def thresholds_of(
+    options: Options, paths: list[Path], checkpoints: list[dict[str, Any]], work: Work
+) -> dict[str, float]:
     """The threshold of each target's masks: given, or chosen on the checkpoint's own photographs or on those of `work`.
 
     Raises:
@@ -228,10 +231,13 @@ def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], work: Wor
         return dict.fromkeys(targets, options.threshold)
     checkpoint, (predictor, _) = checkpoints[0], work[0]
     if options.threshold == "share":
-        if not all(each.get("marked") for each in checkpoints):
-            raise UserError("--threshold share: the checkpoint does not say how much its labels mark: train it again")
-        shares = {name: mean(each["marked"][name] for each in checkpoints) for name in checkpoint["targets"]}
-        return thresholds_by_share(work, shares)
+        for path, each in zip(paths, checkpoints, strict=True):
+            if lacking := [name for name in each["targets"] if name not in each.get("marked", {})]:
+                why = f"{path} does not say how much of the fields of view its labels of {', '.join(lacking)} mark"
+                raise UserError(f"--threshold share: {why}: train it anew (--resume never), or give a number")
+        return thresholds_by_share(
+            work, {name: mean(each["marked"][name] for each in checkpoints) for name in checkpoint["targets"]}
+        )
     data_dir = None if options.dataset else options.data_dir
     samples = own_samples(checkpoint, options.threshold, data_dir)
     require_labels(samples, expected_targets(checkpoint["dataset"], {"": samples}, checkpoint["targets"]))
@@ -241,16 +247,26 @@ def thresholds_of(options: Options, checkpoints: list[dict[str, Any]], work: Wor
 def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float]:
     """For each target the threshold at which so large a share of the fields of view is marked, over all photographs.
 
-    Of many photographs 64 evenly chosen ones decide. No label is used.
+    Of many photographs 64 evenly chosen ones decide, without those that are doubtful, and drawings. No label is used.
+
+    Raises:
+        UserError: none is left.
     """
     pooled = {target: Histogram.zero() for target in shares}
+    deciding = False
     chosen = [work[k] for k in np.linspace(0, len(work) - 1, min(len(work), DECIDING)).round().astype(int)]
     for predictor, sample in progress_bar(chosen, "threshold", unit="photo", leave=False):
         photograph = open_photograph(sample)
-        if isinstance(photograph, Photograph):  # what cannot be read is named later
-            fov = photograph.field_of_view
-            for target, levels in zip(shares, to_levels(predictor(photograph).maps.numpy()), strict=True):
-                pooled[target] += Histogram.of(levels, ~fov, fov)
+        if isinstance(photograph, UserError) or quality(photograph)["doubt"]:
+            continue
+        if is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+            continue
+        fov = photograph.field_of_view
+        for target, levels in zip(shares, to_levels(predictor(photograph).maps.numpy()), strict=True):
+            pooled[target] += Histogram.of(levels, ~fov, fov)
+            deciding = True
+    if not deciding:
+        raise UserError("--threshold share: no photograph can be read that is not doubtful: give a number")
     return {target: threshold_of_share(histogram, shares[target]) for target, histogram in pooled.items()}
 
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from DownStream.options.predict import LARGEST_PIXEL, MODELS, Options, pixel_size, ready_models
+from DownStream.options.predict import LARGEST_PIXEL, MODELS, Options, pixel_size, ready_models, threshold_misfit
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.sources import find_sets, full_keys, merged, typed_for
@@ -45,6 +45,8 @@ def chosen_files(options: Options) -> list[Path]:
             if not options.model:
                 way = ", or name photographs for the ready models with --images" if ready_models() else ""
                 raise UserError(f"{error}{way}") from None
+            if why := threshold_misfit(options):
+                raise UserError(why) from None
         print(f"nothing is trained here: these are the ready models (--model) {', '.join(options.model)}")
     return [MODELS / f"{name}.pth" for name in options.model or ()] or options.checkpoint
 
@@ -216,6 +218,8 @@ def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | No
     Raises:
         UserError: the split is empty, or a photograph of it is not there.
     """
+    if "data_dir" not in checkpoint["options"]:
+        raise UserError("a ready model has no photographs of its own: name others with --images or --dataset")
     if folders is None:
         folders = [Path(folder) for folder in checkpoint["options"]["data_dir"]]
         if gone := [folder for folder in folders if not folder.is_dir()]:

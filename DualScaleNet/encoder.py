@@ -6,6 +6,7 @@ weights can serve as the baseline. Parameter names are torchvision's in every ca
 convolutional network of the package timm.
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,13 @@ def timm_network(arch: str, pretrained: bool = False) -> Any:
         raise UserError(f"timm cannot make {name} ({str(error).splitlines()[0]})") from None
     if (strides := network.feature_info.reduction()) != [2, 4, 8, 16, 32]:
         raise UserError(f"--arch {arch}: its maps have strides {strides}; the decoder needs 2, 4, 8, 16 and 32")
+    trial = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad():  # as BatchNorm is re-estimated: one photograph, of any size
+            for size in (64, 96), (152, 152):
+                trial(torch.zeros(1, 3, *size))
+    except Exception:  # of many kinds, some without a word
+        raise UserError(f"--arch {arch} takes no single photograph of any size: choose another network") from None
     return network
 
 
@@ -208,8 +216,9 @@ def _foreign_state(path: Path, content: Any, arch: str) -> tuple[dict[str, Tenso
     if not state:
         raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
     if arch.startswith(TIMM):
-        inside, prefix = timm_network(arch).state_dict(), ""
-        taken = {name: value for name, value in state.items() if name in inside}
+        # timm joins some parts of a name by _ where it returns the maps.
+        inside, prefix = {name.replace(".", "_"): name for name in timm_network(arch).state_dict()}, ""
+        taken = {name: value for name, value in state.items() if name.replace(".", "_") in inside}
     else:
         prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
         prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
@@ -219,5 +228,5 @@ def _foreign_state(path: Path, content: Any, arch: str) -> tuple[dict[str, Tenso
         what = f"no part of the encoder {prefix}*" if prefix else "no part of an encoder"
         print(f"{path}: left out, as {what}: {few(left_out)}")
     if arch.startswith(TIMM):
-        return {f"timm.{name}": value for name, value in taken.items()}, scaling_of(arch)
+        return {f"timm.{inside[name.replace('.', '_')]}": value for name, value in taken.items()}, scaling_of(arch)
     return taken, "unit" if prefix == "encoder." else "imagenet"

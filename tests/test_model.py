@@ -73,9 +73,19 @@ def test_a_network_of_timm_is_an_encoder(tmp_path, capsys):
         assert Segmenter(encoder, 2, shape=DECODERS["compact"]).eval()(image).shape == (1, 2, 65, 97)
 
 
+def test_weights_of_timm_are_found_though_its_names_change(tmp_path):
+    theirs = timm.create_model("test_byobnet").state_dict()
+    torch.save(theirs, tmp_path / "theirs.pth")
+    encoder, _ = load_encoder(tmp_path / "theirs.pth", "timm/test_byobnet")
+    name = "0.0.shortcut.conv.conv.weight"
+    assert torch.equal(encoder.state_dict()[f"timm.stages_{name}"], theirs[f"stages.{name}"])
+
+
 def test_networks_of_timm_that_cannot_be_encoders_are_refused(monkeypatch):
     for name, why in (
         ("vit_tiny_patch16_224", r"its maps have strides \[16, 16, 16\]; the decoder needs 2, 4, 8, 16 and 32"),
+        ("test_maxvit", "takes no single photograph of any size"),
+        ("resnest14d", "takes no single photograph of any size"),
         ("nonsense", r"timm cannot make nonsense \(Unknown model \(nonsense\)\)"),
     ):
         with pytest.raises(UserError, match=why):

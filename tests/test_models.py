@@ -128,6 +128,22 @@ def test_options_that_do_not_fit(arguments, message, models, monkeypatch, capsys
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_a_ready_model_has_no_photographs_of_its_own(models, trees, monkeypatch):
+    photograph = next((trees / "DRIVE" / "test" / "images").iterdir())
+    for options in ((), ("--images", photograph, "--threshold", "val")):
+        with pytest.raises(UserError, match="a ready model has no photographs of its own: name others with --images"):
+            call(monkeypatch, predict, "--checkpoint", models / "vessels.pth", *options)
+
+
+def test_by_default_all_ready_models_predict_and_choose_no_threshold(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_options, "MODELS", models)
+    monkeypatch.setattr("DownStream.selection.ROOT", tmp_path)  # nothing is trained there
+    for choice, why in (("share", "give --model vessels"), ("val", "give --model a number")):
+        options = options_of(monkeypatch, predict_options, "--images", "a.jpg", "--threshold", choice)
+        with pytest.raises(UserError, match=why):
+            chosen_files(options)
+
+
 @pytest.mark.skipif(not (ROOT / "models" / "vessels.pth").exists(), reason="no ready models in models/")
 def test_the_ready_models_load_and_are_small():
     files = sorted((ROOT / "models").glob("*.pth"))

@@ -320,8 +320,27 @@ def test_a_threshold_is_chosen_by_the_share_that_training_labels_mark(trees, tra
     assert "so that as large a share is marked as in the training labels" in page
     del checkpoint["marked"]
     torch.save(checkpoint, tmp_path / "old.pth")
-    with pytest.raises(UserError, match="--threshold share: the checkpoint does not say how much its labels mark"):
+    with pytest.raises(UserError, match=r"share: .*old\.pth does not say how much .* labels of vessels mark: train"):
         call(monkeypatch, predict, "--checkpoint", tmp_path / "old.pth", "--threshold", "share")
+
+
+def test_drawings_and_dark_photographs_do_not_decide_the_threshold(trees, trained, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    options = ("--checkpoint", trained / "best.pth", "--threshold", "share", "--out", tmp_path / "out")
+    thresholds = []
+    for name in ("21_training.tif", "drawing.png", "black.png"):
+        if name.startswith("21"):
+            shutil.copy(trees / "DRIVE" / "training" / "images" / name, tmp_path / "mine")
+        else:
+            pixels = np.zeros((140, 150, 3), np.uint8)
+            pixels[40:80, 30:90] = (0, 255, 0) if name == "drawing.png" else 2
+            Image.fromarray(pixels).save(tmp_path / "mine" / name)
+        call(monkeypatch, predict, *options, "--images", tmp_path / "mine")
+        page = (tmp_path / "out" / "index.html").read_text("utf-8")
+        thresholds += re.findall(r"([0-9.]+), so that as large a share", page)
+    assert len(thresholds) == 3 and len(set(thresholds)) == 1
+    with pytest.raises(UserError, match="no photograph can be read that is not doubtful"):
+        call(monkeypatch, predict, *options, "--images", tmp_path / "mine" / "black.png")
 
 
 def test_photographs_without_labels(trained, tmp_path):

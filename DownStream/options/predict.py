@@ -44,10 +44,22 @@ def threshold_choice(text: str) -> float | str:
     """A number in (0, 1], the images to choose it on, or the share to be marked."""
     if text in ("val", "train", "share"):
         return text
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, or val, train or share, not {text}")
     return value
+
+
+def threshold_misfit(options: "Options") -> str | None:
+    """Why ready models cannot choose the threshold so."""
+    if options.threshold == "share" and options.model != ["vessels"]:
+        return "--threshold share is for what covers much the same share of every eye: give --model vessels"
+    if isinstance(options.threshold, str) and options.threshold != "share":
+        return f"--threshold {options.threshold} needs a checkpoint's own photographs: give --model a number"
+    return None
 
 
 def scale_choice(text: str) -> float | None:
@@ -181,10 +193,8 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:
         parser.error("--fov is for --images: a data set has its own fields of view")
-    if options.threshold == "share" and options.model and options.model != ["vessels"]:
-        parser.error("--threshold share is for what covers much the same share of every eye: give --model vessels")
-    if options.threshold in ("val", "train") and options.model:
-        parser.error(f"--threshold {options.threshold} needs a checkpoint's own photographs: give --model a number")
+    if options.model and (why := threshold_misfit(options)):
+        parser.error(why)
     if len(options.checkpoint) > 1 and options.threshold in ("val", "train"):
         parser.error(f"--threshold {options.threshold} needs one checkpoint")
     return options
