@@ -261,8 +261,14 @@ def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float
             continue
         if is_drawing(photograph.image.permute(1, 2, 0).numpy()):
             continue
+        try:
+            maps = to_levels(predictor(photograph).maps.numpy())
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            continue  # `predict_all` names it
         fov = photograph.field_of_view
-        for target, levels in zip(shares, to_levels(predictor(photograph).maps.numpy()), strict=True):
+        for target, levels in zip(shares, maps, strict=True):
             pooled[target] += Histogram.of(levels, ~fov, fov)
             deciding = True
     if not deciding:
