@@ -253,7 +253,6 @@ def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float
         UserError: none is left.
     """
     pooled = {target: Histogram.zero() for target in shares}
-    deciding = False
     chosen = [work[k] for k in np.linspace(0, len(work) - 1, min(len(work), DECIDING)).round().astype(int)]
     for predictor, sample in progress_bar(chosen, "threshold", unit="photo", leave=False):
         photograph = open_photograph(sample)
@@ -270,8 +269,7 @@ def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float
         fov = photograph.field_of_view
         for target, levels in zip(shares, maps, strict=True):
             pooled[target] += Histogram.of(levels, ~fov, fov)
-            deciding = True
-    if not deciding:
+    if not all(histogram.negatives.any() for histogram in pooled.values()):
         raise UserError("--threshold share: no photograph can be read that is not doubtful: give a number")
     return {target: threshold_of_share(histogram, shares[target]) for target, histogram in pooled.items()}
 

@@ -216,7 +216,7 @@ def own_samples(checkpoint: dict[str, Any], split: str, folders: list[Path] | No
     """The samples of one of the checkpoint's own splits.
 
     Raises:
-        UserError: the split is empty, or a photograph of it is not there.
+        UserError: the checkpoint is a ready model's, the split is empty, or a photograph of it is not there.
     """
     if "data_dir" not in checkpoint["options"]:
         raise UserError("a ready model has no photographs of its own: name others with --images or --dataset")

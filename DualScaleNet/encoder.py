@@ -99,7 +99,8 @@ def timm_network(arch: str, pretrained: bool = False) -> Any:
     """timm's network of five feature maps, at strides 2 to 32.
 
     Raises:
-        UserError: timm is missing, or it has no such network, no such maps, or cannot get the weights.
+        UserError: timm is missing, has no such network, or cannot get the weights; or the network has no such maps, or
+            takes no single photograph of any size.
     """
     name = arch.removeprefix(TIMM)
     try:
@@ -122,14 +123,12 @@ def timm_network(arch: str, pretrained: bool = False) -> Any:
     return network
 
 
-def scaling_of(arch: str) -> str:
-    """What ImageNet weights of an architecture expect.
+def timm_scaling(arch: str) -> str:
+    """The name in `SCALINGS` of what the ImageNet weights of a network of timm expect.
 
     Raises:
-        UserError: it is none of `SCALINGS`.
+        UserError: it is none of them.
     """
-    if not arch.startswith(TIMM):
-        return "imagenet"
     expects = timm_network(arch).pretrained_cfg
     for name, values in SCALINGS.items():
         if values == (list(expects["mean"]), list(expects["std"])):
@@ -144,7 +143,7 @@ def imagenet_encoder(arch: str) -> Encoder:
         UserError: there are none for `arch`, or they are not on disk and cannot be downloaded.
     """
     if arch.startswith(TIMM):
-        encoder = Encoder(arch, scaling_of(arch))
+        encoder = Encoder(arch, timm_scaling(arch))
         encoder.timm = timm_network(arch, pretrained=True)
         return encoder
     if arch not in ("resnet18", "resnet34", "resnet50"):
@@ -217,16 +216,16 @@ def _foreign_state(path: Path, content: Any, arch: str) -> tuple[dict[str, Tenso
         raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
     if arch.startswith(TIMM):
         # timm joins some parts of a name by _ where it returns the maps.
-        inside, prefix = {name.replace(".", "_"): name for name in timm_network(arch).state_dict()}, ""
-        taken = {name: value for name, value in state.items() if name.replace(".", "_") in inside}
+        inside = {name.replace(".", "_"): f"timm.{name}" for name in timm_network(arch).state_dict()}
+        names = {name: inside[flat] for name in state if (flat := name.replace(".", "_")) in inside}
+        prefix, scaling = "", timm_scaling(arch)
     else:
         prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
         prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
-        taken = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        taken = {name: value for name, value in taken.items() if not name.startswith("fc.")}
-    if left_out := sorted(state.keys() - {prefix + name for name in taken}):
+        names = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
+        names = {name: ours for name, ours in names.items() if not ours.startswith("fc.")}
+        scaling = "unit" if prefix == "encoder." else "imagenet"
+    if left_out := sorted(state.keys() - names.keys()):
         what = f"no part of the encoder {prefix}*" if prefix else "no part of an encoder"
         print(f"{path}: left out, as {what}: {few(left_out)}")
-    if arch.startswith(TIMM):
-        return {f"timm.{inside[name.replace('.', '_')]}": value for name, value in taken.items()}, scaling_of(arch)
-    return taken, "unit" if prefix == "encoder." else "imagenet"
+    return {ours: state[name] for name, ours in names.items()}, scaling
