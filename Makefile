@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test test-slow stress evidence models model-scores clean
+.PHONY: demo test test-slow stress models model-scores clean
 
 demo: .venv/ready
 	rm -rf $(DEMO)
@@ -31,54 +31,9 @@ test-slow: .venv/test-ready
 stress: .venv/test-ready
 	$(VENV)/python tests/faults.py
 
-# The comparisons of encoders and the ablations of docs/results.md and docs/recipe.md, from DRIVE, IDRiD and eyepacs_770 in DATA. What is done is not done again.
+# A folder with the data sets, and how many trainings run at once.
 DATA ?= Dataset
 JOBS ?= 2
-EVIDENCE := runs/evidence
-ENCODERS := paper release steady global local
-OPTIONS_release := --recipe release
-OPTIONS_steady := --recipe steady
-OPTIONS_global := --weights 1 0 0.8 0.2
-OPTIONS_local := --weights 0 1 0.8 0.2
-named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
-COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
-PARTS := $(COMPARE) --encoders random --fractions 1
-OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
-
-# The number of threads decides the last digits of sums, and with them the figures.
-evidence: export OMP_NUM_THREADS := 1
-evidence: .venv/ready
-	$(MAKE) --jobs=$(JOBS) $(ENCODERS:%=pretrained-%)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) \
-		--recipes linear --epochs 100
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/compact --encoders $(call named,paper global) \
-		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
-	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc \
-		--encoders $(call named,paper steady global) --recipes linear --fractions 0.25 --epochs 10 \
-		-- --target OD --size 256
-	$(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/disc-compact \
-		--encoders $(call named,paper global) --fractions 0.25 --epochs 20 -- --target OD --size 256
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/release-decoder --encoders $(call named,paper steady) \
-		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
-	$(COMPARE) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/long --encoders $(call named,paper) \
-		--fractions 0.25 --epochs 500
-	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/parts --epochs 150 \
-		--recipes compact compact-without-contrast compact-without-detail compact-without-standardise \
-		compact-without-jitter compact-without-dice release -- --crop 128 $(OPTIMISATION)
-	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-exudates --epochs 30 --folds 5 \
-		--recipes compact compact-without-dice release \
-		-- --target EX --fov crop --size 1024 --crop 256 $(OPTIMISATION)
-	$(PARTS) --dataset idrid --data-dir $(DATA)/IDRiD --out $(EVIDENCE)/parts-disc --epochs 20 \
-		--recipes compact compact-without-dice release \
-		-- --target OD --size 256 $(OPTIMISATION)
-	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/constant --epochs 150 \
-		-- --schedule constant
-	$(PARTS) --data-dir $(DATA)/DRIVE --out $(EVIDENCE)/whole --epochs 7 \
-		-- --crop 0 --batch-size 1
-
-pretrained-%: .venv/ready
-	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
-		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
 
 # The ready models in models/, and the scores on their cards: of three held-out folds, and of each vessel set left out.
 MODELS := vessels disc-cup lesions
@@ -126,6 +81,8 @@ $(FOLDS:%=train-disc-cup%): train-disc-cup%: train-localiser%
 without-%:
 	$(TRAIN_MODEL) $(WITHOUT_$*) $(OPTIONS_vessels) --run-dir $(RUNS)/without-$*
 	$(PREDICT) --checkpoint $(RUNS)/without-$*/last.pth --dataset $(NAME_$*) --data-dir $(DATA)/$* --split train
+
+include docs/evidence.mk
 
 clean:
 	rm -rf .venv runs

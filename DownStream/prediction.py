@@ -49,11 +49,11 @@ def predict(options: Options) -> None:
     paths = chosen_files(options)
     checkpoints = [load_segmentation(path) for path in paths]
     predictors = [Predictor.load(checkpoint, device) for checkpoint in checkpoints]
-    for path, predictor in zip(paths, predictors, strict=True):
+    for predictor in predictors:
         predictor.factor, predictor.window, predictor.tta = options.scale, options.window, options.tta
-        if options.scale and predictor.network_input.fit != "pad" and not options.model:
-            side = predictor.network_input.size
-            raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
+    if options.scale and all(predictor.network_input.fit != "pad" for predictor in predictors):
+        side = predictors[0].network_input.size
+        raise UserError(f"--scale: the network in {paths[0]} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
     each: Sequence[Predictor | Ensemble] = predictors
     if len(groups) < len(predictors):

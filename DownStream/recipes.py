@@ -18,7 +18,7 @@ class Recipe:
     `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `upright_roi`:
     an ROI around the disc stays upright in training (`augment`). `dice_weight` of the Dice loss beside cross-entropy.
     `crop`: side of random crops, in pixels, where photographs are padded rather than resized. None: the data set's own,
-    by the authors.
+    by the authors. `steps`: for how many it trains. None: for the data set's own epochs, by the authors.
     """
 
     decoder: str = "unet"
@@ -31,12 +31,13 @@ class Recipe:
     lr: float | None = None
     schedule: str = "constant"
     batch_size: int | None = None
+    steps: int | None = None
 
 
 RELEASE = Recipe()
 COMPACT = Recipe(
     decoder="compact", scale=True, standardise=True, jitter=True, upright_roi=True, dice_weight=1.0, crop=128, lr=3e-3,
-    schedule="cosine", batch_size=4,
+    schedule="cosine", batch_size=4, steps=4000,
 )  # fmt: skip
 WITHOUT = {
     "detail": replace(COMPACT, decoder="compact-without-detail"),

@@ -28,6 +28,7 @@ from DownStream.scoring.metrics import Histogram, scores, to_levels
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample
 from DownStream.training_set import (
+    default_epochs,
     files_of,
     for_statistics,
     input_of,
@@ -52,7 +53,7 @@ from DualScaleNet.common.script import ROOT, UserError, few, warn
 from DualScaleNet.encoder import Encoder
 
 WEIGHT_DECAY = 1e-6  # the authors'
-FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite"}
+FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_finite", "val_every"}
 
 
 def train_folds(options: Options) -> None:
@@ -83,6 +84,8 @@ def train(options: Options) -> Path:
     device = select_device(options.device)
     samples = split_samples(options)
     split = {name: [sample.key for sample in members] for name, members in samples.items()}
+    options.epochs = options.epochs or default_epochs(options, len(samples["train"]))
+    options.val_every = options.val_every or max(10, options.epochs // 40)
     torch.manual_seed(options.seed)
     trained, encoder = read_init(options.init, options) if options.init else (None, initial_encoder(options))
     if trained and (seen := seen_in_training(trained, options.dataset, split)):

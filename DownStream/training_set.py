@@ -107,6 +107,11 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     return replace(network_input, size=size or round_up(max(map(max, scaled))))
 
 
+def default_epochs(options: Options, photographs: int) -> int:
+    """How often the recipe passes over so many photographs: its steps, in whole epochs."""
+    return max(1, (RECIPES[options.recipe].steps or 0) // math.ceil(photographs / options.batch_size))
+
+
 def stays_upright(options: Options, samples: list[Sample]) -> bool:
     """Whether photographs are turned but little in training: ROIs around the disc, if the recipe says so."""
     return RECIPES[options.recipe].upright_roi and (options.roi == "disc" or samples[0].roi)

@@ -145,6 +145,14 @@ def test_by_default_all_ready_models_predict_and_choose_no_threshold(models, tmp
 
 
 @pytest.mark.skipif(not (ROOT / "models" / "vessels.pth").exists(), reason="no ready models in models/")
+def test_a_factor_is_refused_where_no_ready_model_would_heed_it(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict_options, "MODELS", models)
+    monkeypatch.setattr("DownStream.selection.MODELS", models)
+    common = ("--images", tmp_path, "--scale", "native", "--model", "disc-cup")
+    with pytest.raises(UserError, match=r"--scale: the network in .*disc-cup\.pth resizes every photograph"):
+        call(monkeypatch, predict, *common)
+
+
 def test_the_ready_models_load_and_are_small():
     files = sorted((ROOT / "models").glob("*.pth"))
     assert sum(path.stat().st_size for path in files) < 30e6

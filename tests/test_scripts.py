@@ -162,7 +162,7 @@ def test_recipes_set_only_what_is_left_open(monkeypatch):
         args = options_of(monkeypatch, segmentation, *arguments)
         return args.crop, args.batch_size, args.lr, args.schedule, args.epochs
 
-    assert training_options() == (128, 4, 3e-3, "cosine", 400)
+    assert training_options() == (128, 4, 3e-3, "cosine", None)  # 4000 steps, when the photographs are counted
     assert training_options("--recipe", "release") == (0, 1, 1e-3, "constant", 400)
     assert training_options("--recipe", "release", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
     assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (0, 4, 1)

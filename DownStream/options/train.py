@@ -176,7 +176,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--epochs", type=positive_int, metavar="N",
-        help=f"Pass over the training photographs N times. Default: the set's (DRIVE: {drive.epochs}).",
+        help="Pass over the training photographs N times. Default: the recipe's (release: the set's, "
+        f"{drive.epochs} for DRIVE; all others: as many as {COMPACT.steps} steps make).",
     )
     group.add_argument(
         "--batch-size", type=positive_int, metavar="N",
@@ -211,7 +212,7 @@ def parse_args(description: str | None = None) -> Options:
         help="auto goes on with the run in --run-dir if there is one. never starts over. force goes on although "
         "options differ.",
     )
-    group.add_argument("--val-every", type=positive_int, default=10, help=argparse.SUPPRESS)  # epochs
+    group.add_argument("--val-every", type=positive_int, help=argparse.SUPPRESS)  # epochs
     group.add_argument(
         "--save-minutes", type=weight, default=5, help=argparse.SUPPRESS  # between checkpoints
     )
@@ -219,7 +220,8 @@ def parse_args(description: str | None = None) -> Options:
 
     sets = [CATALOGUE[name] for name in options.dataset]
     settings, recipe, several = sets[0], RECIPES[options.recipe], len(sets) > 1
-    options.epochs = options.epochs or settings.epochs
+    if not recipe.steps:
+        options.epochs = options.epochs or settings.epochs
     options.batch_size = options.batch_size or recipe.batch_size or settings.batch_size
     options.lr = options.lr or recipe.lr or settings.lr
     options.schedule = options.schedule or recipe.schedule

@@ -1,0 +1,45 @@
+"""Prints a Markdown table of scores: a row for each scores.json of predict.py in or under these folders.
+
+    python docs/scores.py runs/evidence/quick/*
+
+F1 is that of the raw maps at the threshold, with its 95 % interval; where masks are post-processed, theirs follows.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def rows(file: Path) -> list[str]:
+    """One; of several data sets one more for each, without an interval."""
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    pooled, interval = (content["measures"]["whole"][name] for name in ("pooled", "pooled_interval"))
+    if pooled["f1"] is None:
+        return []
+    low, high = interval["f1"]
+    title = f"{content['target']}: {content['source']}"
+    f1 = f"{decimals(pooled['f1'])} [{decimals(low)}, {decimals(high)}]"
+    threshold = f"{content['threshold']:.3g}"
+    found = [f"| {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} |"]
+    for name, scores in content.get("sets", {}).items():
+        found.append(f"| ... {name} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} |")
+    return found
+
+
+def decimals(value: float) -> str:
+    """.804"""
+    return f"{value:.3f}".removeprefix("0")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
+    print("| task | photographs | threshold | F1 [95 %] | PR-AUC |\n|---|---|---|---|---|")
+    for folder in parser.parse_args().folders:
+        for file in sorted(folder.rglob("scores.json")):
+            print("\n".join(rows(file)))
+
+
+if __name__ == "__main__":
+    main()
