@@ -17,6 +17,7 @@ from Dataset import check, synthetic
 from DownStream import compare, export, features, predict
 from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
+from DownStream.training_set import default_epochs
 from DualScaleNet import main as pretraining
 from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision
 from DualScaleNet.common.script import UserError
@@ -167,6 +168,11 @@ def test_recipes_set_only_what_is_left_open(monkeypatch):
     assert training_options("--recipe", "release", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
     assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (0, 4, 1)
     assert training_options("--crop", 0, "--schedule", "constant", "--epochs", 5)[0::3] == (0, "constant")
+
+
+def test_without_epochs_every_data_set_is_trained_for_as_many_steps(monkeypatch):
+    options = options_of(monkeypatch, segmentation)
+    assert [default_epochs(options, photographs) for photographs in (1, 16, 20, 600, 20_000)] == [4000, 1000, 800, 26, 1]
 
 
 def test_old_names_of_recipes_are_taken_and_the_new_ones_named(monkeypatch, capsys):
