@@ -40,9 +40,9 @@ def main() -> None:
         photograph = read_sample(sample)
         image = resized(photograph.image.permute(1, 2, 0).numpy(), args.factor)
         (label,) = photograph.labels.values()
-        mask = resized(np.uint8(label.numpy()) * 255, args.factor) > 127
+        mask = resized(label.numpy().astype(np.uint8) * 255, args.factor) > 127
         Image.fromarray(image).save(args.out / "images" / f"{sample.id}.png")
-        Image.fromarray(np.uint8(mask) * 255).save(args.out / "masks" / f"{sample.id}.png")
+        Image.fromarray(mask).save(args.out / "masks" / f"{sample.id}.png")
 
 
 if __name__ == "__main__":
