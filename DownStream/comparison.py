@@ -115,7 +115,6 @@ def made_with(cell: Cell, options: Options) -> dict[str, Any]:
     path = Path(cell.encoder)
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
     recipe = asdict(RECIPES[cell.recipe])
-    del recipe["steps"]  # --epochs decides
     settings = asdict(DECODERS[recipe.pop("decoder")]) | recipe
     spelled_out = f"Recipe({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
     return {"options": options_of(cell, options), "recipe": spelled_out, "encoder_sha256": digest}

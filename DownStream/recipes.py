@@ -17,8 +17,8 @@ class Recipe:
     `scale`: photographs are brought to one field-of-view diameter, or squares around the field of view to one size.
     `standardise` the colours inside each photograph's field-of-view mask, and `jitter` them in training. `upright_roi`:
     an ROI around the disc stays upright in training (`augment`). `dice_weight` of the Dice loss beside cross-entropy.
-    `crop`: side of random crops, in pixels, where photographs are padded rather than resized. None: the data set's own,
-    by the authors. `steps`: for how many it trains. None: for the data set's own epochs, by the authors.
+    `crop`: side of random crops, in pixels; `disc_size`: that of the input for disc and cup, which are seen whole;
+    `steps`: how many it trains for. None: whole photographs, and the data set's own size and epochs, by the authors.
     """
 
     decoder: str = "unet"
@@ -28,6 +28,7 @@ class Recipe:
     upright_roi: bool = False
     dice_weight: float = 0.0
     crop: int | None = None
+    disc_size: int | None = None
     lr: float | None = None
     schedule: str = "constant"
     batch_size: int | None = None
@@ -36,8 +37,8 @@ class Recipe:
 
 RELEASE = Recipe()
 COMPACT = Recipe(
-    decoder="compact", scale=True, standardise=True, jitter=True, upright_roi=True, dice_weight=1.0, crop=128, lr=3e-3,
-    schedule="cosine", batch_size=4, steps=4000,
+    decoder="compact", scale=True, standardise=True, jitter=True, upright_roi=True, dice_weight=1.0, crop=128,
+    disc_size=128, lr=3e-3, schedule="cosine", batch_size=4, steps=4000,
 )  # fmt: skip
 WITHOUT = {
     "detail": replace(COMPACT, decoder="compact-without-detail"),

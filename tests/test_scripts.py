@@ -166,13 +166,21 @@ def test_recipes_set_only_what_is_left_open(monkeypatch):
     assert training_options() == (128, 4, 3e-3, "cosine", None)  # 4000 steps, when the photographs are counted
     assert training_options("--recipe", "release") == (0, 1, 1e-3, "constant", 400)
     assert training_options("--recipe", "release", "--dataset", "drishti-gs") == (0, 2, 1e-4, "constant", 300)
-    assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (0, 4, 1)
+    assert training_options("--dataset", "idrid", "--lr", 1)[:3] == (128, 4, 1)
+    mine = ("generic", "--data-dir", "mine", "--target", "cup", "disc")
+    for disc in (("drishti-gs",), ("idrid", "--target", "OD"), mine):
+        options = options_of(monkeypatch, segmentation, "--dataset", *disc)
+        assert (options.crop, options.size) == (0, 128)
+        release = options_of(monkeypatch, segmentation, "--dataset", *disc, "--recipe", "release")
+        assert (release.crop, release.size) == (0, None)
+    both = options_of(monkeypatch, segmentation, "--dataset", "idrid", "--target", "EX", "OD")
+    assert (both.crop, both.size) == (0, None)  # at the set's size, for the exudates, and whole, for the disc
     assert training_options("--crop", 0, "--schedule", "constant", "--epochs", 5)[0::3] == (0, "constant")
 
 
 def test_without_epochs_every_data_set_is_trained_for_as_many_steps(monkeypatch):
     options = options_of(monkeypatch, segmentation)
-    assert [default_epochs(options, photographs) for photographs in (1, 16, 20, 600, 20_000)] == [4000, 1000, 800, 26, 1]
+    assert [default_epochs(options, count) for count in (1, 16, 20, 600, 20_000)] == [4000, 1000, 800, 26, 1]
 
 
 def test_old_names_of_recipes_are_taken_and_the_new_ones_named(monkeypatch, capsys):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from DownStream.groups import groups_argument
+from DownStream.measurements import kind_of
 from DownStream.recipes import COMPACT, RECIPES, recipe_type
 from DownStream.sets import CATALOGUE
 from DownStream.sources import disc_of, fit_of
@@ -128,7 +129,8 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--size", type=positive_int, metavar="PX",
         help="Set the side of the network's input in pixels. Photographs are resized to it, those of DRIVE, STARE and "
-        f"CHASE_DB1 padded. Default: the set's (DRIVE: {drive.size}; generic: photographs keep their size).",
+        f"CHASE_DB1 padded. Default: {COMPACT.disc_size} for disc and cup. Default for all else, and of the recipe "
+        f"release: the set's (DRIVE: {drive.size}; generic: photographs keep their size).",
     )
     group.add_argument(
         "--diameter", type=positive, metavar="PX",
@@ -193,7 +195,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--crop", type=natural_int, metavar="PX",
         help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "
-        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 where the set's photographs are resized).",
+        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 for disc and cup).",
     )
     add_machine(group)
     group.add_argument(
@@ -226,8 +228,6 @@ def parse_args(description: str | None = None) -> Options:
     options.lr = options.lr or recipe.lr or settings.lr
     options.schedule = options.schedule or recipe.schedule
     options.bn_stats = options.bn_stats or ("keep" if options.init else "reestimate")
-    if options.crop is None:
-        options.crop = recipe.crop or 0 if fit_of(options.dataset) == "pad" and options.roi == "full" else 0
     if options.data_dir is None:
         if "generic" in options.dataset:
             parser.error("--dataset generic needs --data-dir")
@@ -240,6 +240,11 @@ def parse_args(description: str | None = None) -> Options:
         options.target = complete_targets(options.target, dict(zip(options.dataset, sets, strict=True)), defaults)
     except UserError as error:
         parser.error(str(error))
+    around = [kind_of(target) in ("disc", "cup") for target in options.targets]
+    if options.crop is None:
+        options.crop = 0 if any(around) else recipe.crop or 0
+    if all(around) and not options.init:
+        options.size = options.size or recipe.disc_size
     if several and options.target != options.targets and "generic" not in options.dataset:
         parser.error("--target: of several data sets only generic's masks are read by values: write the names alone")
     if options.fold == ALL and not options.folds:
