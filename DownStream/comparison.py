@@ -19,6 +19,7 @@ from DownStream.model import DECODERS
 from DownStream.options.compare import Options
 from DownStream.recipes import OLD_NAMES, RECIPES, current_name
 from DownStream.scoring.differences import MEASURES, draw, table
+from DownStream.sets import CATALOGUE
 from DualScaleNet.common.files import UTF8, claim, replacing, write_json, write_rows
 from DualScaleNet.common.script import Stopped, StopSignal, UserError, progress_bar
 
@@ -70,7 +71,7 @@ def compare(options: Options) -> None:
 
     def run(cell: Cell) -> bool:
         """Whether the cell is done."""
-        if not scores_file(cell, options.out).exists():
+        if unscored(cell, options):
             if stop.number or failed.is_set() or time.monotonic() > deadline:
                 return False
             try:
@@ -83,20 +84,25 @@ def compare(options: Options) -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         done = list(progress_bar(pool.map(run, cells), "trainings", len(cells)))
     finished = [cell for cell, is_done in zip(cells, done, strict=True) if is_done]
-    results = [result(cell, options.out) for cell in finished]
-    if not results:
+    if not finished:
         raise UserError("no training was done in --max-minutes: allow more time")
-    images = [row for cell in finished for row in image_rows(cell, options.out)]
-    write_rows(options.out / "results.csv", results)
-    write_rows(options.out / "per_image.csv", images)
     titles = list(dict.fromkeys(cell.title for cell in cells))
-    text = table(titles, results, images)
+    texts = []
+    for other in (None, *options.also_on):
+        results = [result(cell, options.out, other) for cell in finished]
+        images = [row for cell in finished for row in image_rows(cell, options.out, other)]
+        ending = f"-{other}" if other else ""
+        write_rows(options.out / f"results{ending}.csv", results)
+        write_rows(options.out / f"per_image{ending}.csv", images)
+        draw(titles, results, options.out / f"curve{ending}.png")
+        texts += [f"On {CATALOGUE[other].title}, training list:\n"] if other else []
+        texts.append(table(titles, results, images))
+    text = "\n".join(texts)
     with replacing(options.out / "table.md") as temporary:
         temporary.write_text(text, **UTF8)
-    draw(titles, results, options.out / "curve.png")
     print(text)
-    if len(results) < len(cells):
-        print(f"{len(cells) - len(results)} of {len(cells)} trainings are not done; the same command continues")
+    if len(finished) < len(cells):
+        print(f"{len(cells) - len(finished)} of {len(cells)} trainings are not done; the same command continues")
 
 
 def options_of(cell: Cell, options: Options) -> list[str]:
@@ -146,7 +152,7 @@ def refuse_other(cell: Cell, options: Options) -> None:
 
 
 def train_and_score(cell: Cell, options: Options, stop: StopSignal) -> None:
-    """A run of train.py and one of predict.py, each as a process, which a signal ends as it ends them.
+    """A run of train.py and those of predict.py, each as a process, which a signal ends as it ends them.
 
     Raises:
         Stopped: because of a signal.
@@ -155,10 +161,11 @@ def train_and_score(cell: Cell, options: Options, stop: StopSignal) -> None:
     folder = cell.folder(options.out)
     write_json(folder / "cell.json", made_with(cell, options))
     threads = str(max(1, (os.cpu_count() or 1) // options.jobs))
-    for script, own in (
-        ("train.py", [*options_of(cell, options), "--run-dir", folder]),
-        ("predict.py", ["--checkpoint", folder / "last.pth"]),
-    ):
+    commands: list[tuple[str, list[Any]]] = [("train.py", [*options_of(cell, options), "--run-dir", folder])]
+    for other in unscored(cell, options):
+        where = ["--dataset", other, "--data-dir", options.also_on[other], "--split", "train"] if other else []
+        commands.append(("predict.py", ["--checkpoint", folder / "last.pth", *where]))
+    for script, own in commands:
         command = [sys.executable, Path(__file__).with_name(script), *own]
         environment = {"OMP_NUM_THREADS": threads, **os.environ}
         with tempfile.TemporaryFile("w+") as err:
@@ -174,21 +181,27 @@ def train_and_score(cell: Cell, options: Options, stop: StopSignal) -> None:
             raise Stopped(stop.number, options.out)
         if process.returncode:
             raise UserError(f"{folder.name}: {last}")
-    if not scores_file(cell, options.out).exists():
+    if unscored(cell, options):
         raise UserError(f"{folder.name} has no scores: compare one target at a time, on photographs with labels")
 
 
-def scores_file(cell: Cell, out: Path) -> Path:
-    return cell.folder(out) / "predictions-test" / "scores.json"
+def unscored(cell: Cell, options: Options) -> list[str | None]:
+    """On what a cell is still to be scored: its held-out fold (None), other data sets."""
+    return [other for other in (None, *options.also_on) if not scores_file(cell, options.out, other).exists()]
 
 
-def result(cell: Cell, out: Path) -> dict[str, str | float]:
+def scores_file(cell: Cell, out: Path, other: str | None) -> Path:
+    """Those of the held-out fold, or of another data set."""
+    return cell.folder(out) / f"predictions-{f'{other}-train' if other else 'test'}" / "scores.json"
+
+
+def result(cell: Cell, out: Path, other: str | None) -> dict[str, str | float]:
     """A row of results.csv: the cell and its pooled measures on the whole image.
 
     Raises:
         UserError: nothing is marked in the held-out labels.
     """
-    pooled = json.loads(scores_file(cell, out).read_text())["measures"]["whole"]["pooled"]
+    pooled = json.loads(scores_file(cell, out, other).read_text())["measures"]["whole"]["pooled"]
     if pooled["f1"] is None:
         raise UserError(f"{cell.folder(out).name}: nothing is marked in the held-out labels: choose other --seeds")
     return key(cell) | {name: pooled[name] for name in MEASURES}
@@ -198,9 +211,9 @@ def key(cell: Cell) -> dict[str, str | float]:
     return {"encoder": cell.title, "fraction": cell.fraction, "seed": cell.seed}
 
 
-def image_rows(cell: Cell, out: Path) -> list[dict[str, str | float]]:
+def image_rows(cell: Cell, out: Path, other: str | None) -> list[dict[str, str | float]]:
     """Rows of per_image.csv: F1 on the whole image of each held-out photograph in whose label something is marked."""
-    with open(scores_file(cell, out).with_name("per_image.csv"), newline="", **UTF8) as file:
+    with open(scores_file(cell, out, other).with_name("per_image.csv"), newline="", **UTF8) as file:
         rows = [row for row in csv.DictReader(file) if row["region"] == "whole"]
     scores = {row["image"]: float(row["f1"]) for row in rows}
     return [{**key(cell), "image": image, "f1": f1} for image, f1 in scores.items() if not math.isnan(f1)]

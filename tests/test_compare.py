@@ -78,6 +78,22 @@ def test_a_cell_with_a_recipes_old_name_is_found_and_shown_under_the_new(old, ne
 
 
 @pytest.mark.slow
+def test_networks_are_scored_on_another_data_set_too_without_training_anew(trees, tmp_path):
+    arguments = ("--data-dir", trees / "DRIVE", "--out", tmp_path / "out", "--folds", 3, "--fractions", 1, "--seeds", 0)
+    small = ("--encoders", "random", "--epochs", 1, "--", "--crop", "64", "--batch-size", 2)
+    run_script("DownStream/compare.py", *arguments, *small)
+    (trained,) = tmp_path.glob("out/cells/*/last.pth")
+    before, own = trained.stat().st_mtime_ns, rows(tmp_path / "out" / "results.csv")
+    also = ("--also-on", f"drive={trees / 'DRIVE'}")
+    printed = run_script("DownStream/compare.py", *arguments, *also, *small).stdout
+    assert "On DRIVE, training list:" in printed and trained.stat().st_mtime_ns == before
+    assert rows(tmp_path / "out" / "results.csv") == own != rows(tmp_path / "out" / "results-drive.csv")
+    assert len(rows(tmp_path / "out" / "per_image-drive.csv")) == 6 and (tmp_path / "out" / "curve-drive.png").exists()
+    wrong = run_script("DownStream/compare.py", *arguments, "--also-on", "drive", *small, code=2).stderr
+    assert "must be NAME=FOLDER" in wrong
+
+
+@pytest.mark.slow
 def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_path):
     command = ["DownStream/compare.py", "--encoders", "random", "--data-dir", trees / "DRIVE"]
     command += ["--out", tmp_path / "out", "--folds", 3, "--seeds", 0, "--fractions", 1]

@@ -27,6 +27,7 @@ class Options(argparse.Namespace):
     seeds: list[int]
     folds: int
     dataset: str
+    also_on: dict[str, Path]
     data_dir: Path | None
     epochs: int
     train_options: list[str]
@@ -41,6 +42,14 @@ def named_encoder(text: str) -> tuple[str, str]:
     if text not in ("random", "imagenet") and not (equals and name and path):
         raise argparse.ArgumentTypeError(f"must be random, imagenet or NAME=FILE, not {text}")
     return name, path or name
+
+
+def other_set(text: str) -> tuple[str, Path]:
+    """NAME=FOLDER, of a data set."""
+    name, _, folder = text.partition("=")
+    if name not in CATALOGUE or not folder:
+        raise argparse.ArgumentTypeError(f"must be NAME=FOLDER, with a NAME of --dataset, not {text}")
+    return name, Path(folder)
 
 
 def parse_args(description: str | None = None) -> Options:
@@ -77,6 +86,12 @@ def parse_args(description: str | None = None) -> Options:
         help="Cut the training list into K folds. A larger K leaves more photographs to train on.",
     )
 
+    group.add_argument(
+        "--also-on", type=other_set, nargs="+", default=[], metavar="NAME=FOLDER",
+        help="Score every network on the training list of these data sets too, for example of another camera. NAME is "
+        "one of --dataset.",
+    )
+
     group = parser.add_argument_group("training", "All trainings share these settings.")
     group.add_argument(
         "--dataset", default="drive", choices=list(CATALOGUE), help="Read this data set, as train.py does."
@@ -108,6 +123,7 @@ def parse_args(description: str | None = None) -> Options:
     for word in options.train_options:
         if how := DECIDED.get(word.partition("=")[0]):
             parser.error(f"{word} after --: the comparison sets it {how}")
+    options.also_on = dict(options.also_on)
     options.epochs = options.epochs or CATALOGUE[options.dataset].epochs
     options.out = options.out or ROOT / "runs" / "compare" / options.dataset
     names = [name for name, _ in options.encoders]
