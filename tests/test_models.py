@@ -4,10 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from conftest import SMALL_TRAINING, call, options_of, rows
 
-from DownStream import predict, train
+from DownStream import checkpoints, predict, train
 from DownStream.checkpoints import load_segmentation
 from DownStream.data import read_sample
 from DownStream.inference import Predictor
@@ -16,6 +17,7 @@ from DownStream.selection import chosen_files
 from DownStream.sets import CATALOGUE
 from DualScaleNet.common.checkpoint import load_checkpoint, save_checkpoint
 from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.encoder import Encoder, save_encoder
 from models import make
 
 pytestmark = pytest.mark.slow
@@ -28,7 +30,9 @@ def models(trees: Path, drishti: Path, tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(make, "MODELS", folder)
         patch.setattr(make, "ENCODER_FILE", folder / "encoder.pth")
-        call(patch, make, "encoder")
+        weights = tmp_path_factory.mktemp("weights") / "weights.pth"
+        torch.save(timm.create_model(make.NETWORK).state_dict(), weights)
+        call(patch, make, "encoder", weights)
         discs = ("--dataset", "drishti-gs", "--data-dir", drishti, "--size", 64, "--target", "disc")
         roi = ("--roi", "disc", "--localiser", folder / "runs" / "localiser" / "last.pth")
         sets = {
@@ -50,7 +54,8 @@ def test_a_decoder_is_small_and_gives_the_checkpoints_maps(name, models, trees):
     whole, small = models / "runs" / name / "last.pth", models / f"{name}.pth"
     content = load_checkpoint(small, "decoder")
     for network in (content, content["localiser"]) if name == "disc-cup" else (content,):
-        assert "encoder.conv1.weight" not in network["model"] and "encoder.bn1.running_var" in network["model"]
+        assert "encoder.timm.conv_stem.weight" not in network["model"]
+        assert "encoder.timm.bn1.running_var" in network["model"]
     assert str(models) not in str({name: value for name, value in content.items() if name != "model"})
     photograph = read_sample(CATALOGUE["drive"].find(trees / "DRIVE", ["vessels"])["test"][0])
     maps = [Predictor.load(load_segmentation(path), torch.device("cpu"))(photograph).maps for path in (whole, small)]
@@ -145,6 +150,20 @@ def test_by_default_all_ready_models_predict_and_choose_no_threshold(models, tmp
 
 
 @pytest.mark.skipif(not (ROOT / "models" / "vessels.pth").exists(), reason="no ready models in models/")
+def test_without_a_pretrained_encoder_training_takes_imagenets(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
+    options = options_of(monkeypatch, train)
+    encoder = checkpoints.initial_encoder(options)
+    assert (options.encoder, options.arch) == ("imagenet", encoder.arch) == ("imagenet", "timm/efficientnet_lite0")
+    random = options_of(monkeypatch, train, "--encoder", "random", "--arch", encoder.arch)
+    untrained = checkpoints.initial_encoder(random).state_dict()
+    assert not torch.equal(untrained["timm.conv_stem.weight"], encoder.state_dict()["timm.conv_stem.weight"])
+    (tmp_path / "runs").mkdir()
+    save_encoder(tmp_path / "runs" / "encoder.pth", Encoder("resnet18"), "paper", 1, 1)
+    options = options_of(monkeypatch, train)
+    assert checkpoints.initial_encoder(options).arch == options.arch == "resnet18"
+
+
 def test_a_factor_is_refused_where_no_ready_model_would_heed_it(models, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_options, "MODELS", models)
     monkeypatch.setattr("DownStream.selection.MODELS", models)

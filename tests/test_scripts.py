@@ -427,7 +427,8 @@ def test_imagenet_weights_offline_say_where_to_put_the_file(trees, tmp_path, mon
     options = ("--encoder", "imagenet", "--arch", "resnet18")
     stderr = train(trees / "DRIVE", tmp_path / "run", *options, code=1).stderr
     assert str(tmp_path / "hub" / "checkpoints" / "resnet18-") in stderr and "https://" in stderr
-    stderr = train(trees / "DRIVE", tmp_path / "run", "--encoder", "imagenet", code=1).stderr
+    options = ("--encoder", "imagenet", "--arch", "bottleneck18")
+    stderr = train(trees / "DRIVE", tmp_path / "run", *options, code=1).stderr
     assert "no ImageNet weights for --arch bottleneck18" in stderr
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

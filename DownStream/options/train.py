@@ -142,8 +142,9 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--encoder", metavar="FILE|random|imagenet",
         help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, whose names are "
-        "torchvision's or timm's, or begin with encoder. random takes an untrained encoder, imagenet the weights of "
-        "torchvision or timm. Default: the newest encoder.pth in runs.",
+        "torchvision's or timm's, or begin with encoder. random takes an untrained encoder. imagenet takes "
+        "EfficientNet-Lite0 with the ImageNet weights in models, or, with --arch, downloads torchvision's or timm's. "
+        "Default: the newest encoder.pth in runs, or imagenet if there is none.",
     )
     group.add_argument(
         "--init", type=Path, metavar="FILE",
@@ -151,9 +152,10 @@ def parse_args(description: str | None = None) -> Options:
         "sees photographs. For targets that it does not know only the last layer begins anew.",
     )
     group.add_argument(
-        "--arch", type=architecture, default="bottleneck18", metavar="NAME",
+        "--arch", type=architecture, metavar="NAME",
         help="Choose the architecture for random, imagenet and weights from elsewhere: bottleneck18, resnet18, "
-        "resnet34, resnet50, or timm/NAME, a convolutional network of timm. An encoder.pth names its own.",
+        "resnet34, resnet50, or timm/NAME, a convolutional network of timm. An encoder.pth names its own. Default for "
+        "random and weights from elsewhere: bottleneck18.",
     )
     group.add_argument(
         "--finetune", action="store_true", help="Train the encoder too. The authors kept it frozen."
