@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -61,6 +62,7 @@ def export(options: Options) -> None:
 def graph_of(network: Exported) -> ExportedProgram:
     """The network's graph for any number of photographs of any height and width that are multiples of 32."""
     network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    fix_padding(network)
     # One more than the least of each: torch.export takes a dimension of 1 for a fixed one.
     example = torch.zeros(2, 3, 3 * STRIDE, 4 * STRIDE, dtype=torch.uint8)
     height, width = (STRIDE * Dim(name, min=2) for name in ("rows", "columns"))
@@ -74,6 +76,17 @@ def graph_of(network: Exported) -> ExportedProgram:
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the folders of this machine
     return program
+
+
+def fix_padding(network: nn.Module) -> None:
+    """Makes the padding of TensorFlow's networks constant: it depends on the size, but not where all sides are even."""
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, Conv2dSame) and child.stride == (2, 2):
+                rows, columns = (side - 2 for side in child.kernel_size)
+                padding = nn.ZeroPad2d((columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
+                child.__class__ = nn.Conv2d  # type: ignore[assignment]  # which pads nothing of its own
+                setattr(module, name, nn.Sequential(padding, child))
 
 
 def facts_of(checkpoint: dict[str, Any], predictor: Predictor) -> dict[str, str]:

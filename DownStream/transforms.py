@@ -18,6 +18,9 @@ TOLERANCE = 0.05  # of the diameter: within it nothing is resampled
 TILT = 20  # degrees: how far photographs that stay upright are turned
 NOISE = 0.01  # its standard deviation in a photograph enlarged to twice its size or more
 JITTER_PROBABILITY, JITTER_CONTRAST, JITTER_MEAN = 0.7, 0.4, 0.2
+SHADED, BLURRED, NOISY = 0.7, 0.3, 0.3  # how often
+SHADE, GRAIN = 0.15, 0.05  # standard deviations, of white
+SIGMAS = 0.3, 1.3  # px, of the blur
 
 
 def round_up(side: int) -> int:
@@ -146,7 +149,7 @@ def training_batch(
 
     Args:
         crop: side of random crops, padded where a photograph is smaller; None for whole photographs, padded.
-        jitter: the colours too, by `jitter_channels`.
+        jitter: the colours too, by `jitter_channels`, and what else differs between cameras, by `degrade`.
         upright: as `augment`.
     """
     pairs = []
@@ -162,7 +165,7 @@ def training_batch(
     else:
         size = crop, crop
     images, masks = augment(pairs, size, generator, device, upright)
-    return jitter_channels(images, generator) if jitter else images, masks
+    return degrade(jitter_channels(images, generator), generator) if jitter else images, masks
 
 
 def augment(
@@ -247,6 +250,27 @@ def jitter_channels(images: Tensor, generator: torch.Generator) -> Tensor:
     mean = (images * inside).sum((2, 3), keepdim=True) / inside.sum((2, 3), keepdim=True).clamp(min=1)
     jittered = mean + JITTER_MEAN * drawn[0] + (JITTER_CONTRAST * drawn[1]).exp() * (images - mean)
     return torch.where(inside, jittered.clamp(0, 1), images)
+
+
+def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Smooth shading with p 0.7, Gaussian blur and noise with p 0.3 each: the light, focus and grain of other cameras.
+
+    (N, 3, H, W) in [0, 1] -> the same; what is dark stays as it is.
+    """
+    count, device = len(images), images.device
+    shaded, blurred, noisy = (torch.rand(3, count, generator=generator) < torch.tensor([[SHADED], [BLURRED], [NOISY]]))
+    field = SHADE * shaded.view(-1, 1, 1, 1) * torch.randn(count, 1, 3, 3, generator=generator)
+    sigma = torch.where(blurred, SIGMAS[0] + (SIGMAS[1] - SIGMAS[0]) * torch.rand(count, generator=generator), 0.01)
+    kernel = torch.softmax(-(torch.arange(-3, 4) ** 2) / (2 * sigma[:, None] ** 2), 1).repeat_interleave(3, 0)
+    grain = GRAIN * noisy * torch.rand(count, generator=generator)
+    noise = grain.view(-1, 1, 1, 1) * torch.randn(images.shape, generator=generator)
+    field, kernel, noise = (x.to(device, non_blocking=True) for x in (field, kernel, noise))
+
+    x = images + F.interpolate(field, images.shape[-2:], mode="bicubic", align_corners=True)
+    x = F.pad(x.reshape(1, -1, *x.shape[2:]), (3, 3, 3, 3), mode="replicate")
+    x = F.conv2d(F.conv2d(x, kernel[:, None, None], groups=len(kernel)), kernel[:, None, :, None], groups=len(kernel))
+    inside = images.mean(1, keepdim=True) > DARK
+    return torch.where(inside, (x.view(images.shape) + noise).clamp(0, 1), images)
 
 
 def rotated(v: Tensor, u: Tensor, radians: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from DualScaleNet.common.script import run_script
 from DualScaleNet.encoder import Encoder
 
 ENCODER_FILE = MODELS / "encoder.pth"
-NETWORK = "efficientnet_lite0"  # timm's name
+NETWORK = "tf_efficientnet_lite0"  # timm's name: with the padding of TensorFlow, for which the weights were learned
 IMAGES = 1_281_167  # of ImageNet
 
 

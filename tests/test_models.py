@@ -154,7 +154,7 @@ def test_without_a_pretrained_encoder_training_takes_imagenets(tmp_path, monkeyp
     monkeypatch.setattr(checkpoints, "ROOT", tmp_path)
     options = options_of(monkeypatch, train)
     encoder = checkpoints.initial_encoder(options)
-    assert (options.encoder, options.arch) == ("imagenet", encoder.arch) == ("imagenet", "timm/efficientnet_lite0")
+    assert (options.encoder, options.arch) == ("imagenet", encoder.arch) == ("imagenet", "timm/tf_efficientnet_lite0")
     random = options_of(monkeypatch, train, "--encoder", "random", "--arch", encoder.arch)
     untrained = checkpoints.initial_encoder(random).state_dict()
     assert not torch.equal(untrained["timm.conv_stem.weight"], encoder.state_dict()["timm.conv_stem.weight"])

@@ -188,8 +188,9 @@ def test_the_pages_numpy_gives_predicts_map(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_torch_export_is_pytorch(tmp_path, monkeypatch):
-    checkpoint = saved_network(tmp_path / "best.pth", ["vessels"], standardise=False)
+@pytest.mark.parametrize("arch", ["bottleneck18", "timm/tf_efficientnet_lite0"])
+def test_torch_export_is_pytorch(arch, tmp_path, monkeypatch):
+    checkpoint = saved_network(tmp_path / "best.pth", ["vessels"], arch=arch, standardise=False)
     call(monkeypatch, export, "--checkpoint", checkpoint, "--out", tmp_path / "model.pt2")
     assert str(ROOT).encode() not in (tmp_path / "model.pt2").read_bytes()
     model = Predictor.load(load_checkpoint(checkpoint, "segmentation"), torch.device("cpu")).model.eval()

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
+from DownStream import transforms
 from DownStream.data import make_split, read_sample, require_labels
 from DownStream.inference import reestimate_batch_norm
 from DownStream.loss import binary_cross_entropy, dice_loss
@@ -24,7 +25,15 @@ from DownStream.sets.drive import find as find_drive
 from DownStream.sets.generic import find as find_generic
 from DownStream.training import check_frozen
 from DownStream.training_set import read_training_set
-from DownStream.transforms import TILT, NetworkInput, TrainingPhotograph, augment, jitter_channels, training_batch
+from DownStream.transforms import (
+    TILT,
+    NetworkInput,
+    TrainingPhotograph,
+    augment,
+    degrade,
+    jitter_channels,
+    training_batch,
+)
 from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import BLOCKS, Encoder
 
@@ -320,6 +329,29 @@ def test_jitter_is_each_channels_own_and_leaves_the_dark():
     # What one channel undergoes says nothing of the others, nor its shift of its contrast.
     drawn = torch.cat([shift, contrast.log()], 1)[changed]
     assert (torch.corrcoef(drawn.T) - torch.eye(6)).abs().max() < 0.12
+
+
+@pytest.mark.parametrize("kept", ["SHADED", "BLURRED", "NOISY"])
+def test_shading_blur_and_noise_on_their_own(kept, monkeypatch):
+    for name in {"SHADED", "BLURRED", "NOISY"} - {kept}:
+        monkeypatch.setattr(transforms, name, 0.0)
+    images = (0.4 + 0.2 * torch.rand(1, 3, 40, 40, generator=generator())).repeat(1000, 1, 1, 1)
+    images[..., :10] = 0.02
+    degraded = degrade(images, generator(1))
+    assert torch.equal(degraded[..., :10], images[..., :10]) and degraded.min() >= 0 and degraded.max() <= 1
+    change = (degraded - images)[..., 13:]  # the blur reaches 3 px
+    changed = change.abs().amax((1, 2, 3)) > 1e-4
+    assert float(changed.float().mean()) == pytest.approx(getattr(transforms, kept), abs=0.05)
+    change = change[changed]
+    if kept == "SHADED":  # the same in all channels, and smooth
+        assert (change - change[:, :1]).abs().median() < 1e-5 and 0.1 < change[:, 0, 20, 10].std() < 0.2
+        assert change.diff(dim=-1).abs().mean() < 0.02 < 0.08 < change.abs().mean()
+    if kept == "BLURRED":
+        ratio = degraded[changed][..., 13:].std((1, 2, 3)) / images[0, ..., 13:].std()
+        assert ratio.min() < 0.35 and 0.9 < ratio.max() <= 1 and change.mean().abs() < 1e-3
+    if kept == "NOISY":
+        deviation = change.std((1, 2, 3))
+        assert 0.045 < deviation.max() < 0.052 and deviation.min() < 0.005 and change.mean().abs() < 1e-3
 
 
 def test_only_ours_is_jittered():
