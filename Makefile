@@ -37,13 +37,12 @@ JOBS ?= 2
 
 # The ready models in models/, and the scores on their cards: of three held-out folds, and of each vessel set left out.
 MODELS := vessels disc-cup lesions
-OPTIONS_vessels := --epochs 160
 DATA_vessels := --dataset drive stare chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/STARE $(DATA)/CHASE_DB1
-OPTIONS_localiser := --target disc --size 128 --epochs 48
-OPTIONS_disc-cup = --target disc cup --roi disc --size 128 --epochs 100 --localiser $(RUNS)/localiser$(FOLD)/last.pth
+OPTIONS_localiser := --target disc --epochs 48
+OPTIONS_disc-cup = --target disc cup --roi disc --localiser $(RUNS)/localiser$(FOLD)/last.pth
 DATA_disc-cup := --dataset drishti-gs idrid --data-dir $(DATA)/Drishti-GS1_files $(DATA)/IDRiD
 DATA_localiser := $(DATA_disc-cup)
-OPTIONS_lesions := --target MA HE EX SE --size 512 --crop 128 --epochs 180
+OPTIONS_lesions := --target MA HE EX SE
 DATA_lesions := --dataset idrid --data-dir $(DATA)/IDRiD
 WITHOUT_DRIVE := --dataset stare chase-db1 --data-dir $(DATA)/STARE $(DATA)/CHASE_DB1
 WITHOUT_STARE := --dataset drive chase-db1 --data-dir $(DATA)/DRIVE $(DATA)/CHASE_DB1
@@ -80,7 +79,7 @@ train-disc-cup: train-localiser
 $(FOLDS:%=train-disc-cup%): train-disc-cup%: train-localiser%
 
 without-%:
-	$(TRAIN_MODEL) $(WITHOUT_$*) $(OPTIONS_vessels) --run-dir $(RUNS)/without-$*
+	$(TRAIN_MODEL) $(WITHOUT_$*) --run-dir $(RUNS)/without-$*
 	$(PREDICT) --checkpoint $(RUNS)/without-$*/last.pth --dataset $(NAME_$*) --data-dir $(DATA)/$* --split train
 
 include docs/evidence.mk

@@ -7,7 +7,7 @@
 EVIDENCE := runs/evidence
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
 SCORES := $(VENV)/python docs/scores.py
-TRAIN := $(VENV)/python DownStream/train.py --encoder random --val-fraction 0
+TRAIN := $(VENV)/python DownStream/train.py --encoder imagenet --val-fraction 0
 
 PARTS := sets cameras sizes init encoders pretraining recipe
 .PHONY: evidence evidence-quick $(PARTS:%=evidence-%)
@@ -23,8 +23,8 @@ OPTIONS_drive := --dataset drive --data-dir $(DATA)/DRIVE --folds 4
 OPTIONS_stare := --dataset stare --data-dir $(DATA)/STARE --folds 5
 OPTIONS_drive-quick := $(OPTIONS_drive) --epochs 150
 OPTIONS_stare-quick := $(OPTIONS_stare) --epochs 250
-OPTIONS_disc-quick := $(DATA_localiser) --target disc --size 128 --folds 3 --epochs 16
-OPTIONS_lesions-quick := $(DATA_lesions) --target MA HE EX SE --size 512 --crop 128 --folds 3 --epochs 60
+OPTIONS_disc-quick := $(DATA_localiser) --target disc --folds 3 --epochs 16
+OPTIONS_lesions-quick := $(DATA_lesions) $(OPTIONS_lesions) --folds 3 --epochs 60
 QUICK := lesions drive disc stare
 
 evidence-quick:
@@ -68,7 +68,7 @@ evidence-init: $(EVIDENCE)/drive/scores.md
 	for labels in $(LABELS); do \
 		$(VENV)/python DownStream/train.py $(INIT) --label-fraction $$labels --init $(EVIDENCE)/drive/fold0/last.pth \
 			--run-dir $(EVIDENCE)/init/$$labels || exit 1; \
-		$(VENV)/python DownStream/train.py $(INIT) --label-fraction $$labels --encoder random \
+		$(VENV)/python DownStream/train.py $(INIT) --label-fraction $$labels --encoder imagenet \
 			--run-dir $(EVIDENCE)/init/$$labels-scratch || exit 1; \
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels/last.pth || exit 1; \
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels-scratch/last.pth || exit 1; done
