@@ -65,7 +65,7 @@ def test_a_step_of_pretraining(recipe, held, gpu, monkeypatch):
 
 @pytest.mark.parametrize("options", [("--crop", 64, "--fov", "loss"), ("--roi", "disc", "--localiser", "a.pth")])
 def test_a_step_of_segmentation(options, drishti, gpu, monkeypatch):
-    small = ("--size", 96, "--batch-size", 2, "--precision", "float32", "--encoder", "random")
+    small = ("--size", 96, "--batch-size", 2, "--precision", "float32", "--encoder", "random", "--epochs", 1)
     data = ("--dataset", "drishti-gs", "--data-dir", drishti, "--target", "disc")
     model, epoch = segmentation_epoch(options_of(monkeypatch, segmentation, *data, *small, *options), GPU)
     waits, row = waits_of_the_first_step(gpu, epoch)
