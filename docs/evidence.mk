@@ -135,7 +135,7 @@ pretrain-%: .venv/ready
 		--run-dir $(EVIDENCE)/pretrain-$*
 
 # What each part of the recipe compact is worth.
-ABLATION := --encoders random --fractions 1
+ABLATION := --encoders imagenet --fractions 1
 evidence-recipe: .venv/ready
 	$(ON_DRIVE) $(ABLATION) --out $(EVIDENCE)/parts --epochs 150 \
 		--recipes compact compact-without-contrast compact-without-detail compact-without-standardise \

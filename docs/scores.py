@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 
-def rows(file: Path) -> list[str]:
-    """One; of several data sets one more for each, without an interval."""
+def rows(file: Path, name: str) -> list[str]:
+    """One, which begins with `name`; of several data sets one more for each, without an interval."""
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     pooled, interval = (content["measures"]["whole"][name] for name in ("pooled", "pooled_interval"))
     if pooled["f1"] is None:
@@ -21,9 +21,9 @@ def rows(file: Path) -> list[str]:
     title = f"{content['target']}: {content['source']}"
     f1 = f"{decimals(pooled['f1'])} [{decimals(low)}, {decimals(high)}]"
     threshold = f"{content['threshold']:.3g}"
-    found = [f"| {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} |"]
-    for name, scores in content.get("sets", {}).items():
-        found.append(f"| ... {name} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} |")
+    found = [f"| {name} | {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} |"]
+    for source, scores in content.get("sets", {}).items():
+        found.append(f"| | ... {source} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} |")
     return found
 
 
@@ -35,10 +35,11 @@ def decimals(value: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    print("| task | photographs | threshold | F1 [95 %] | PR-AUC |\n|---|---|---|---|---|")
+    print("| folder | task | photographs | threshold | F1 [95 %] | PR-AUC |\n|---|---|---|---|---|---|")
     for folder in parser.parse_args().folders:
         for file in sorted(folder.rglob("scores.json")):
-            print("\n".join(rows(file)))
+            for row in rows(file, str(file.parent.relative_to(folder.parent))):
+                print(row)
 
 
 if __name__ == "__main__":
