@@ -263,7 +263,7 @@ def test_the_region_around_the_disc_in_peoples_own_masks(official, tmp_path, mon
         monkeypatch, train, *common, "--target", "cup", "--roi", "disc", "--localiser", localiser, "--run-dir", run
     )
     trained = torch.load(run / "last.pth")
-    assert (trained["fit"], trained["size"], trained["targets"]) == ("resize", 256, ["cup"])
+    assert (trained["fit"], trained["size"], trained["targets"]) == ("resize", 128, ["cup"])
     call(monkeypatch, predict, "--checkpoint", run / "last.pth", "--split", "train")
     assert json.loads((run / "predictions-train" / "scores.json").read_text())["images"] == 3
 
