@@ -51,9 +51,11 @@ def predict(options: Options) -> None:
     predictors = [Predictor.load(checkpoint, device) for checkpoint in checkpoints]
     for predictor in predictors:
         predictor.factor, predictor.window, predictor.tta = options.scale, options.window, options.tta
-    if options.scale and all(predictor.network_input.fit != "pad" for predictor in predictors):
-        side = predictors[0].network_input.size
-        raise UserError(f"--scale: the network in {paths[0]} resizes every photograph to {side} px: leave --scale out")
+    inputs = [predictor.network_input for predictor in predictors]
+    square = {path: each.size for path, each in zip(paths, inputs, strict=True) if each.fit != "pad"}
+    if options.scale and square and (not options.model or len(square) == len(paths)):  # some ready models heed it
+        path, side = next(iter(square.items()))
+        raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
     each: Sequence[Predictor | Ensemble] = predictors
     if len(groups) < len(predictors):

@@ -1,8 +1,8 @@
 # The tables of docs/results.md and docs/recipe.md, from a folder DATA with DRIVE, STARE, CHASE_DB1, IDRiD, Drishti-GS1_files,
 # eyepacs_770 and idrid_grading_516. What is done is not done again.
 #
-#     make evidence-quick   the data sets with short trainings: an hour on 2 cores
-#     make evidence         all tables; docs/results.md says how many hours each takes
+#     make evidence-quick   the data sets, with short trainings
+#     make evidence         all tables, part by part: `make evidence-sets` and so on
 
 EVIDENCE := runs/evidence
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)

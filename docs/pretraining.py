@@ -1,6 +1,6 @@
 """Draws docs/pretraining.png: what an encoder is worth against the epochs of its pretraining.
 
-    python docs/pretraining.py FOLDER --grades grades_train.csv   # the folder that `make pretraining` fills
+    python docs/pretraining.py FOLDER --grades grades_train.csv   # the folder that `make evidence-pretraining` fills
 
 Each folder of compare.py in FOLDER is a panel. Two more show how well a photograph's average of c5 (features.py) tells
 retinopathy of grade 2 and more: by logistic regression, and by the 20 nearest neighbours, in five folds repeated five
@@ -38,12 +38,12 @@ CLASSIFIERS = {
 Scores = dict[str, list[float]]  # of each encoder, by its name
 
 
-def pixel_scores(folder: Path, measure: str = "pr_auc") -> Scores:
-    """Those of a folder of compare.py, one for each seed."""
+def pixel_scores(folder: Path) -> Scores:
+    """PR-AUC in a folder of compare.py, one for each seed."""
     found = defaultdict(list)
     with open(folder / "results.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            found[row["encoder"].partition(",")[0]].append(float(row[measure]))
+            found[row["encoder"].partition(",")[0]].append(float(row["pr_auc"]))
     return found
 
 

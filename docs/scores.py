@@ -1,8 +1,8 @@
 """Prints a Markdown table of scores: a row for each scores.json of predict.py in or under these folders.
 
-    python docs/scores.py runs/evidence/quick/*
+    python docs/scores.py runs/evidence/*-quick
 
-F1 is that of the raw maps at the threshold, with its 95 % interval; where masks are post-processed, theirs follows.
+F1 is that of the raw maps at the threshold, with its 95 % interval. The last column is that of post-processed masks.
 """
 
 import argparse
@@ -14,16 +14,18 @@ from typing import Any
 def rows(file: Path, name: str) -> list[str]:
     """One, which begins with `name`; of several data sets one more for each, without an interval."""
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    pooled, interval = (content["measures"]["whole"][name] for name in ("pooled", "pooled_interval"))
+    whole = content["measures"]["whole"]
+    pooled, processed = whole["pooled"], whole.get("postprocessed")
     if pooled["f1"] is None:
         return []
-    low, high = interval["f1"]
+    low, high = whole["pooled_interval"]["f1"]
     title = f"{content['target']}: {content['source']}"
     f1 = f"{decimals(pooled['f1'])} [{decimals(low)}, {decimals(high)}]"
     threshold = f"{content['threshold']:.3g}"
-    found = [f"| {name} | {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} |"]
+    mask = decimals(processed["f1"]) if processed else ""
+    found = [f"| {name} | {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} | {mask} |"]
     for source, scores in content.get("sets", {}).items():
-        found.append(f"| | ... {source} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} |")
+        found.append(f"| | ... {source} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} | |")
     return found
 
 
@@ -35,7 +37,7 @@ def decimals(value: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    print("| folder | task | photographs | threshold | F1 [95 %] | PR-AUC |\n|---|---|---|---|---|---|")
+    print("| folder | task | photographs | threshold | F1 [95 %] | PR-AUC | F1, mask |\n|---|---|---|---|---|---|---|")
     for folder in parser.parse_args().folders:
         for file in sorted(folder.rglob("scores.json")):
             for row in rows(file, str(file.parent.relative_to(folder.parent))):

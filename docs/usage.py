@@ -24,8 +24,8 @@ SCRIPTS = (
 )  # fmt: skip
 OPENING = """# Options
 
-All scripts but `export.py` need data. `compare.py` also needs `--encoders`, `train.py` an `encoder.pth` in runs or
-`--encoder random`, `features.py` `--encoder`, `--images` and `--out`. The command line wins over the recipe, and the
+All scripts but `export.py` need data. `compare.py` also needs `--encoders`, `features.py` `--encoder`, `--images` and
+`--out`. The command line wins over the recipe, and the
 recipe wins over the settings of the data set. `python SCRIPT --help` prints the same. A few options
 for experiments are in [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 

@@ -175,6 +175,8 @@ def test_recipes_set_only_what_is_left_open(monkeypatch):
         assert (release.crop, release.size) == (0, None)
     both = options_of(monkeypatch, segmentation, "--dataset", "idrid", "--target", "EX", "OD")
     assert (both.crop, both.size) == (0, None)  # at the set's size, for the exudates, and whole, for the disc
+    for own in (("--crop", 64), ("--diameter", 300)):  # the user's choice is not put on top of ours
+        assert options_of(monkeypatch, segmentation, "--dataset", *mine, *own).size is None
     assert training_options("--crop", 0, "--schedule", "constant", "--epochs", 5)[0::3] == (0, "constant")
 
 

@@ -245,7 +245,7 @@ def parse_args(description: str | None = None) -> Options:
     around = [kind_of(target) in ("disc", "cup") for target in options.targets]
     if options.crop is None:
         options.crop = 0 if any(around) else recipe.crop or 0
-    if all(around) and not options.init:
+    if all(around) and not (options.crop or options.diameter or options.init):
         options.size = options.size or recipe.disc_size
     if several and options.target != options.targets and "generic" not in options.dataset:
         parser.error("--target: of several data sets only generic's masks are read by values: write the names alone")
