@@ -53,7 +53,7 @@ def initial_encoder(options: Options) -> Encoder:
         UserError: it is unfit, or not there.
     """
     if options.encoder is None:
-        files = sorted((ROOT / "runs").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
+        files = sorted((ROOT / "runs" / "pretrain").glob("**/encoder.pth"), key=lambda path: path.stat().st_mtime)
         options.encoder = str(files[-1]) if files else "imagenet"
     if options.encoder == "imagenet" and options.arch:
         return imagenet_encoder(options.arch)

@@ -1,6 +1,6 @@
 """Pretrains the encoder on unlabelled fundus photographs with LocalFocus and GlobalFocus.
 
-    python DualScaleNet/main.py                                   # DDR in Dataset/ddr_757, as in the authors' paper
+    python DualScaleNet/main.py                                   # DDR in Dataset, as in the authors' paper
     python DualScaleNet/main.py --data photographs --epochs 300   # any folder of photographs
     torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine; several: docs/machines.md
 

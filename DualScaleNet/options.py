@@ -17,7 +17,8 @@ from DualScaleNet.common.options import (
 from DualScaleNet.common.script import ROOT
 from DualScaleNet.recipes import ARCHITECTURES, RECIPES
 
-DDR = ROOT / "Dataset" / "ddr_757"
+# Where DDR lies: the tree that the authors prepared, and that of its release.
+DDR = [ROOT / "Dataset" / name for name in ("ddr_757", "DDR-dataset/lesion_segmentation")]
 
 
 class Options(TrainingOptions):
@@ -48,9 +49,9 @@ def parse_args(description: str | None = None) -> Options:
     parser = argparse.ArgumentParser(description=description, formatter_class=HelpFormatter)
     group = parser.add_argument_group("photographs", "The encoder learns from these photographs. No label is read.")
     group.add_argument(
-        "--data", type=Path, nargs="+", default=[DDR], metavar="FOLDER",
+        "--data", type=Path, nargs="+", metavar="FOLDER",
         help="Read all photographs in these folders, nested or not. The authors took the lesion-segmentation subset "
-        "of DDR.",
+        "of DDR. Default: Dataset/ddr_757, or where it is missing Dataset/DDR-dataset/lesion_segmentation.",
     )
     group.add_argument(
         "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
@@ -86,8 +87,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--stop-gradient", action=argparse.BooleanOptionalAction,
-        help="Let no gradient flow into the targets z(y) of LocalFocus. Default: the recipe's (only release lets it "
-        "flow).",
+        help="Let no gradient flow into the targets of LocalFocus, the projections of the other copy's patches. "
+        "Default: the recipe's (only release lets it flow).",
     )
     group.add_argument(
         "--crop", action=argparse.BooleanOptionalAction,
@@ -166,14 +167,15 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--snapshot-every", type=natural_int, nargs="+", default=[500], metavar="N",
-        help="Keep a copy of the encoder every N epochs. The authors did so every 500. Of several numbers, which may "
-        "begin with 0, keep one after each of these epochs.",
+        help="Keep a copy of the encoder every N epochs. The authors did so every 500. With several numbers, keep "
+        "a copy after exactly these epochs; 0 is the untrained encoder.",
     )
     group.add_argument(
         "--save-minutes", type=weight, default=10, metavar="M",
         help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
     )
     options = parser.parse_args(namespace=Options())
+    options.data = options.data or [next((folder for folder in DDR if folder.is_dir()), DDR[0])]
     for name in ("stop_gradient", "crop", "augmentation", "standardise", "lr"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(RECIPES[options.recipe], name))

@@ -256,8 +256,8 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
     Raises:
         UserError: the hosts have different photographs, or too many are unreadable.
     """
-    if options.data == [DDR] and not DDR.exists():
-        raise UserError(f"no photographs: give --data FOLDER, or put DDR into {DDR} (see Dataset/README.md)")
+    if options.data == DDR[:1] and not DDR[0].exists():
+        raise UserError(f"no photographs: give --data FOLDER, or put DDR into {DDR[0]} (see Dataset/README.md)")
     paths, counts, passed_over = find_photographs(options.data, options.splits)
     processes.require_alike(
         lambda: {"the number of photographs": len(paths), "the photographs' sizes or order": sizes_of(paths)}

@@ -1,5 +1,5 @@
-# The tables of docs/results.md and docs/recipe.md, from a folder DATA with DRIVE, STARE, CHASE_DB1, IDRiD, Drishti-GS1_files,
-# eyepacs_770 and idrid_grading_516. What is done is not done again.
+# The tables and the plot of docs/results.md, and the ablations of docs/recipe.md, from a folder DATA with DRIVE, STARE, CHASE_DB1,
+# IDRiD, Drishti-GS1_files, eyepacs_770 and idrid_grading_516. What is done is not done again; a stopped training goes on.
 #
 #     make evidence-quick   the data sets, with short trainings
 #     make evidence         all tables, part by part: `make evidence-sets` and so on
@@ -9,7 +9,7 @@ COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
 SCORES := $(VENV)/python docs/scores.py
 TRAIN := $(VENV)/python DownStream/train.py --encoder imagenet --val-fraction 0
 
-PARTS := sets cameras sizes init encoders pretraining recipe
+PARTS := sets cameras sizes init pretraining encoders recipe
 .PHONY: evidence evidence-quick $(PARTS:%=evidence-%)
 
 # The number of threads decides the last digits of sums, and with them the figures.
@@ -74,65 +74,42 @@ evidence-init: $(EVIDENCE)/drive/scores.md
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels-scratch/last.pth || exit 1; done
 	$(SCORES) $(EVIDENCE)/init
 
-# Encoders, with a linear probe and with decoders, on the same camera and on others.
-ENCODERS := paper release steady global local
-OPTIONS_release := --recipe release
-OPTIONS_steady := --recipe steady
-OPTIONS_global := --weights 1 0 0.8 0.2
-OPTIONS_local := --weights 0 1 0.8 0.2
-named = random $(foreach name,$(1),$(name)=$(EVIDENCE)/$(name)/encoder.pth)
-ON_DRIVE := $(COMPARE) --data-dir $(DATA)/DRIVE
-ON_IDRID := $(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD
-OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
-
-evidence-encoders: .venv/ready
-	$(MAKE) --jobs=$(JOBS) $(ENCODERS:%=pretrained-%)
-	$(ON_DRIVE) --out $(EVIDENCE)/linear --encoders $(call named,$(ENCODERS)) imagenet --recipes linear --epochs 100
-	$(ON_DRIVE) --out $(EVIDENCE)/compact --encoders $(call named,paper global) imagenet \
-		--modes frozen finetuned --fractions 0.05 0.25 --epochs 60
-	$(ON_IDRID) --out $(EVIDENCE)/disc --encoders $(call named,paper steady global) imagenet \
-		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
-	$(ON_IDRID) --out $(EVIDENCE)/disc-compact --encoders $(call named,paper global) imagenet \
-		--fractions 0.25 --epochs 20 -- --target OD --size 256
-	$(ON_DRIVE) --out $(EVIDENCE)/release-decoder --encoders $(call named,paper steady) \
-		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
-	$(ON_DRIVE) --out $(EVIDENCE)/cameras --encoders $(call named,paper steady) imagenet --fractions 1 --epochs 250 \
-		--also-on stare=$(DATA)/STARE chase-db1=$(DATA)/CHASE_DB1
-	$(ON_DRIVE) --out $(EVIDENCE)/long --encoders $(call named,paper) imagenet --fractions 0.25 --epochs 500
-
-pretrained-%: .venv/ready
-	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 --image-size 96 --batch-size 32 --epochs 20 \
-		--schedule cosine $(OPTIONS_$*) --run-dir $(EVIDENCE)/$*
-
 # What longer pretraining is worth: the encoders of two runs after so many epochs.
 SNAPSHOTS := 5 20
 RECIPES := paper steady
 GRADED := $(DATA)/idrid_grading_516
 PRETRAINING := $(EVIDENCE)/pretraining
-after = $(foreach recipe,$(RECIPES),$(foreach n,$(SNAPSHOTS),$(recipe)-$(n)))
-snapshot = $(EVIDENCE)/pretrain-$(firstword $(subst -, ,$(1)))/encoder-$(shell printf %04d $(lastword $(subst -, ,$(1)))).pth
-SNAPSHOT_FILES = random $(foreach name,$(after),$(name)=$(call snapshot,$(name))) imagenet
+ON_DRIVE := $(COMPARE) --data-dir $(DATA)/DRIVE
+ON_IDRID := $(COMPARE) --dataset idrid --data-dir $(DATA)/IDRiD
+OPTIMISATION := --batch-size 4 --lr 0.003 --schedule cosine
+snapshot = $(EVIDENCE)/pretrain-$(1)/encoder-$(shell printf %04d $(2)).pth
+SNAPSHOT_FILES := $(foreach recipe,$(RECIPES),$(foreach n,$(SNAPSHOTS),$(recipe)-$(n)=$(call snapshot,$(recipe),$(n))))
+PROBED := --encoders random $(SNAPSHOT_FILES) imagenet --fractions 0.25
 
 evidence-pretraining: .venv/test-ready $(RECIPES:%=pretrain-%)
-	$(ON_DRIVE) --out $(PRETRAINING)/vessels --encoders $(SNAPSHOT_FILES) --recipes linear --fractions 0.25 --epochs 100
-	$(ON_IDRID) --out $(PRETRAINING)/disc --encoders $(SNAPSHOT_FILES) \
-		--recipes linear --fractions 0.25 --epochs 10 -- --target OD --size 256
-	$(ON_IDRID) --out $(PRETRAINING)/exudates --encoders $(SNAPSHOT_FILES) \
-		--recipes linear --fractions 0.25 --epochs 15 -- --target EX --size 512 --crop 128
-	$(ON_DRIVE) --out $(PRETRAINING)/vessels-release --encoders $(SNAPSHOT_FILES) \
-		--recipes release --fractions 0.25 --epochs 60 -- --crop 128 $(OPTIMISATION)
-	$(VENV)/python DownStream/features.py --encoder $(EVIDENCE)/pretrain-paper/encoder-0000.pth \
-		--images $(GRADED) --out $(PRETRAINING)/features/random.npz
-	$(VENV)/python DownStream/features.py --encoder models/imagenet/encoder.pth --size 128 \
-		--images $(GRADED) --out $(PRETRAINING)/features/imagenet.npz
-	$(foreach name,$(after),$(VENV)/python DownStream/features.py --encoder $(call snapshot,$(name)) \
-		--images $(GRADED) --out $(PRETRAINING)/features/$(name).npz &&) true
+	$(ON_DRIVE) --out $(PRETRAINING)/vessels $(PROBED) --recipes linear --epochs 100
+	$(ON_IDRID) --out $(PRETRAINING)/disc $(PROBED) --recipes linear --epochs 10 -- --target OD --size 256
+	$(ON_IDRID) --out $(PRETRAINING)/exudates $(PROBED) --recipes linear --epochs 15 -- --target EX --size 512 --crop 128
+	$(ON_DRIVE) --out $(PRETRAINING)/vessels-release $(PROBED) --recipes release --epochs 60 -- --crop 128 $(OPTIMISATION)
+	for file in random=$(call snapshot,paper,0) imagenet=models/imagenet/encoder.pth $(SNAPSHOT_FILES); do \
+		$(VENV)/python DownStream/features.py --encoder $${file#*=} --size 128 \
+			--images $(GRADED) --out $(PRETRAINING)/features/$${file%%=*}.npz || exit 1; done
 	$(VENV)/python docs/pretraining.py $(PRETRAINING) --grades $(GRADED)/grades_train.csv
 
 pretrain-%: .venv/ready
 	$(VENV)/python DualScaleNet/main.py --data $(DATA)/eyepacs_770 $(GRADED) --image-size 128 --batch-size 32 \
 		--epochs $(lastword $(SNAPSHOTS)) --recipe $* --precision float32 --snapshot-every 0 $(SNAPSHOTS) \
 		--run-dir $(EVIDENCE)/pretrain-$*
+
+# Which encoder: with the default decoder, on the camera of training and on others; with a linear probe.
+LAST := $(lastword $(SNAPSHOTS))
+ENCODERS := random $(foreach recipe,$(RECIPES),$(recipe)=$(call snapshot,$(recipe),$(LAST))) imagenet
+evidence-encoders: $(RECIPES:%=pretrain-%)
+	$(ON_DRIVE) --out $(EVIDENCE)/encoders --encoders $(ENCODERS) --fractions 0.05 0.25 1 --epochs 150 \
+		--also-on stare=$(DATA)/STARE chase-db1=$(DATA)/CHASE_DB1
+	$(ON_IDRID) --out $(EVIDENCE)/encoders-haemorrhages --encoders $(ENCODERS) --fractions 1 --epochs 60 \
+		-- --target HE --size 512 --crop 128
+	$(ON_DRIVE) --out $(EVIDENCE)/linear --encoders $(ENCODERS) --fractions 0.05 0.25 1 --recipes linear --epochs 100
 
 # What each part of the recipe compact is worth.
 ABLATION := --encoders imagenet --fractions 1

@@ -210,10 +210,14 @@ def test_pretraining_goes_on_with_photographs_that_have_moved(mine, tmp_path, mo
 
 
 def test_where_ddr_is_missing_the_advice_is_about_ddr(tmp_path, monkeypatch):
-    ddr = tmp_path / "ddr_757"
-    monkeypatch.setattr("DualScaleNet.options.DDR", ddr)
-    monkeypatch.setattr(pretraining, "DDR", ddr)
-    with pytest.raises(UserError, match=rf"^no photographs: give --data FOLDER, or put DDR into {ddr} \(see Dataset/"):
+    prepared, released = places = [tmp_path / "ddr_757", tmp_path / "lesion_segmentation"]
+    monkeypatch.setattr("DualScaleNet.options.DDR", places)
+    monkeypatch.setattr(pretraining, "DDR", places)
+    advice = rf"^no photographs: give --data FOLDER, or put DDR into {prepared} \(see Dataset/"
+    with pytest.raises(UserError, match=advice):
+        call(monkeypatch, pretrain, "--run-dir", tmp_path / "run")
+    released.mkdir()  # as it unpacks: it is found, and empty
+    with pytest.raises(UserError, match=rf"{released}"):
         call(monkeypatch, pretrain, "--run-dir", tmp_path / "run")
 
 

@@ -158,8 +158,8 @@ def test_without_a_pretrained_encoder_training_takes_imagenets(tmp_path, monkeyp
     random = options_of(monkeypatch, train, "--encoder", "random", "--arch", encoder.arch)
     untrained = checkpoints.initial_encoder(random).state_dict()
     assert not torch.equal(untrained["timm.conv_stem.weight"], encoder.state_dict()["timm.conv_stem.weight"])
-    (tmp_path / "runs").mkdir()
-    save_encoder(tmp_path / "runs" / "encoder.pth", Encoder("resnet18"), "paper", 1, 1)
+    (tmp_path / "runs" / "pretrain").mkdir(parents=True)
+    save_encoder(tmp_path / "runs" / "pretrain" / "encoder.pth", Encoder("resnet18"), "paper", 1, 1)
     options = options_of(monkeypatch, train)
     assert checkpoints.initial_encoder(options).arch == options.arch == "resnet18"
 

@@ -136,8 +136,8 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--threshold", type=threshold_choice, default=0.5, metavar="T|val|train|share",
         help="Mark the pixels whose probability is at least T. val and train choose the T with the best F1 on those "
-        "photographs of the checkpoint. share chooses, without labels, the T at which as large a share of the fields "
-        "of view is marked as in the training labels: for vessels in photographs of another camera, not for lesions. "
+        "photographs of the checkpoint. share chooses T, without labels, so that the marked share of the field of "
+        "view equals that of the training labels: for vessels on another camera, not for lesions. "
         "The authors took 0.5.",
     )
     group.add_argument(
@@ -166,7 +166,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--out", type=Path, metavar="FOLDER",
         help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of what --images "
-        "names, beside the first checkpoint.",
+        "names, beside the first checkpoint; with --model in runs.",
     )
     group.add_argument(
         "--map-format", default="png", choices=MAP_FORMATS,
@@ -174,9 +174,9 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--pixel-size", type=pixel_size_choice, metavar="MM|CSV",
-        help="Add the lengths and areas in millimetres to summary.csv: so much of the retina is as wide as a pixel of "
-        "the photographs as they are on disk. Where they differ, a CSV file with the columns image, named as in "
-        "summary.csv, and mm.",
+        help="Add lengths in mm and areas in mm2 to summary.csv, for pixels that span MM millimetres of retina in the "
+        "photographs on disk. Where photographs differ, give a CSV file with the columns image (as in summary.csv) and "
+        "mm.",
     )
     options = parser.parse_args(namespace=Options())
     if options.model is not None:

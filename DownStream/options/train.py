@@ -130,7 +130,7 @@ def parse_args(description: str | None = None) -> Options:
         "--size", type=positive_int, metavar="PX",
         help="Set the side of the network's input in pixels. Photographs are resized to it, those of DRIVE, STARE and "
         f"CHASE_DB1 padded. Default: {COMPACT.disc_size} for disc and cup. Default for all else, and of the recipe "
-        f"release: the set's (DRIVE: {drive.size}; generic: photographs keep their size).",
+        f"release: the set's (DRIVE: {drive.size}; generic: none, see --diameter).",
     )
     group.add_argument(
         "--diameter", type=positive, metavar="PX",
@@ -141,10 +141,10 @@ def parse_args(description: str | None = None) -> Options:
     group = parser.add_argument_group("encoder", "The decoder reads the feature maps of an encoder.")
     group.add_argument(
         "--encoder", metavar="FILE|random|imagenet",
-        help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, whose names are "
-        "torchvision's or timm's, or begin with encoder. random takes an untrained encoder. imagenet takes "
+        help="Take the encoder from this file: an encoder.pth, or weights of --arch from elsewhere, with "
+        "parameter names of torchvision or timm. random takes an untrained encoder. imagenet takes "
         "EfficientNet-Lite0 with the ImageNet weights in models, or, with --arch, downloads torchvision's or timm's. "
-        "Default: the newest encoder.pth in runs, or imagenet if there is none.",
+        "Default: the newest encoder.pth in runs/pretrain, or imagenet if there is none.",
     )
     group.add_argument(
         "--init", type=Path, metavar="FILE",

@@ -23,7 +23,7 @@ PHOTOGRAPH_FOLDER = re.compile(r"(.*[^a-z])?(images?|imgs?|photos?|photographs?|
 LABEL_STEM = re.compile(
     rf"(.*[ _.-])?({LABEL}|manual\d?|[12](st|nd)ho)|.*segsoftmap|.*-(disc|cup)-(avg|exp\d|t)|im\d{{4}}\.(ah|vk)"
 )
-RESULT_FOLDER = re.compile(r"predictions-.*|probability|overlay|thumbnails")
+RESULT_FOLDER = re.compile(r"predictions-.*|probability|uncertainty|overlay|thumbnails")
 RESULTS = {"curves.png", "curve.png"}
 # Suffixes of what lies beside photographs and is not worth a word: text, tables, weights, what systems leave behind.
 BESIDE = set(
