@@ -33,7 +33,7 @@ evidence-quick:
 
 evidence-sets: model-scores
 	$(MAKE) --jobs=$(JOBS) $(EVIDENCE)/drive/scores.md $(EVIDENCE)/stare/scores.md
-	$(VENV)/python benchmarks/widths.py --checkpoint $(EVIDENCE)/drive/fold1/last.pth
+	$(VENV)/python benchmarks/widths.py --checkpoint $(EVIDENCE)/drive/fold0/last.pth
 	$(SCORES) $(EVIDENCE)/drive $(EVIDENCE)/stare $(MODELS:%=$(RUNS)/%.0)
 
 $(EVIDENCE)/%/scores.md: .venv/ready
