@@ -66,6 +66,7 @@ def compare(options: Options) -> None:
     ]
     for cell in cells:
         refuse_other(cell, options)
+    note_folders(options)
     deadline = time.monotonic() + 60 * (options.max_minutes or float("inf"))
     stop, failed = StopSignal(), threading.Event()
 
@@ -96,7 +97,11 @@ def compare(options: Options) -> None:
         write_rows(options.out / f"per_image{ending}.csv", images)
         draw(titles, results, options.out / f"curve{ending}.png")
         texts += [f"On {CATALOGUE[other].title}, training list:\n"] if other else []
-        texts.append(table(titles, results, images))
+        texts.append(table(titles, results, images, "" if other else "held-out "))
+    for path in options.out.glob("*-*.*"):
+        what, _, other = path.stem.partition("-")
+        if what in ("results", "per_image", "curve") and other not in options.also_on:  # it was named before
+            path.unlink()
     text = "\n".join(texts)
     with replacing(options.out / "table.md") as temporary:
         temporary.write_text(text, **UTF8)
@@ -151,6 +156,22 @@ def refuse_other(cell: Cell, options: Options) -> None:
         )
 
 
+def note_folders(options: Options) -> None:
+    """Keeps which folders --also-on names, so that no scores of other photographs are taken for theirs.
+
+    Raises:
+        UserError: a set was scored in another folder before.
+    """
+    path = options.out / "also-on.json"
+    before = json.loads(path.read_text(**UTF8)) if path.exists() else {}
+    now = {name: str(folder.resolve()) for name, folder in options.also_on.items()}
+    for name, folder in now.items():
+        if before.get(name, folder) != folder:
+            raise UserError(f"--also-on {name}: {options.out} has scores of {before[name]}: choose another --out")
+    if now:
+        write_json(path, before | now)
+
+
 def train_and_score(cell: Cell, options: Options, stop: StopSignal) -> None:
     """A run of train.py and those of predict.py, each as a process, which a signal ends as it ends them.
 
@@ -203,7 +224,8 @@ def result(cell: Cell, out: Path, other: str | None) -> dict[str, str | float]:
     """
     pooled = json.loads(scores_file(cell, out, other).read_text())["measures"]["whole"]["pooled"]
     if pooled["f1"] is None:
-        raise UserError(f"{cell.folder(out).name}: nothing is marked in the held-out labels: choose other --seeds")
+        where = f"labels of {other}: choose another set" if other else "held-out labels: choose other --seeds"
+        raise UserError(f"{cell.folder(out).name}: nothing is marked in the {where}")
     return key(cell) | {name: pooled[name] for name in MEASURES}
 
 

@@ -73,6 +73,7 @@ def select_samples(
         return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}{ending}"
     if options.dataset:
         samples = set_samples(options, options.dataset, checkpoint)
+        refuse_other_values(paths, [labels_of(each, options)[0] for each in checkpoints])
         name = f"predictions-{options.dataset}-{options.split}{ending}"
         title = CATALOGUE[options.dataset].title
         source = f"{title} {options.split}{values_line(labels_of(checkpoint, options)[0])}"
@@ -80,6 +81,8 @@ def select_samples(
     groups = [own_samples(each, options.split, options.data_dir) for each in checkpoints]
     if all(group == groups[0] for group in groups):
         groups = groups[:1]
+    else:
+        refuse_other_folds(paths, checkpoints)
     refuse_overlap(paths, groups)
     titles = ", ".join(CATALOGUE[name].title for name in checkpoint["dataset"])
     source = f"{titles} {split_name(checkpoint['options'], options.split)}"
@@ -264,6 +267,32 @@ def refuse_different(paths: list[Path], checkpoints: list[dict[str, Any]], same:
         for name in same:
             if checkpoint[name] != checkpoints[0][name]:
                 raise UserError(f"{path} and {paths[0]} differ in their {name}: give checkpoints of the same {name}")
+
+
+def refuse_other_values(paths: list[Path], typed: list[list[str]]) -> None:
+    """Several checkpoints are scored together if they read masks alike.
+
+    Args:
+        typed: how each reads them, as --target says it.
+
+    Raises:
+        UserError: they did not.
+    """
+    for path, own in zip(paths, typed, strict=True):
+        if own != typed[0]:
+            meanings = f"{' '.join(own)} and {' '.join(typed[0])}"
+            raise UserError(f"{path} and {paths[0]} were trained for {meanings}: say by --target what the masks mean")
+
+
+def refuse_other_folds(paths: list[Path], checkpoints: list[dict[str, Any]]) -> None:
+    """Checkpoints that predict different photographs are folds of one training, or none is a fold.
+
+    Raises:
+        UserError: they are not.
+    """
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        if checkpoint["options"]["folds"] != checkpoints[0]["options"]["folds"]:
+            raise UserError(f"{path} and {paths[0]} have different --folds: give folds of one training")
 
 
 def refuse_overlap(paths: list[Path], groups: list[list[Sample]]) -> None:

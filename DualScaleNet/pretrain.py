@@ -66,15 +66,18 @@ def pretrain(options: Options, processes: Processes) -> None:
         return
 
     run.begin(f"{len(photographs)} photographs, {run.steps_per_epoch} steps an epoch, {options.arch}")
-    if run.first and run.epoch == run.step == 0 and snapshot_due(0, options):
-        run.save_encoder(snapshot_name(0), 0)
+    if run.first and run.epoch == run.step == 0:
+        for snapshot in run.folder.glob("encoder-[0-9]*.pth"):  # of a run that this one replaces
+            snapshot.unlink()
+        if snapshot_due(0, options):
+            run.save_encoder(snapshot_name(0), 0)
     for epoch in run.epochs():
         row = train_one_epoch(run, network, photographs)
         run.warn_of_collapse(row)
-        snapshot = snapshot_due(epoch + 1, options)
-        if snapshot and run.first:
+        due = snapshot_due(epoch + 1, options)
+        if due and run.first:
             run.save_encoder(snapshot_name(epoch + 1), epoch + 1)
-        run.end_epoch(row, snapshot)
+        run.end_epoch(row, due)
     if run.first:
         encoder = run.folder / "encoder.pth"
         print(f"{encoder}: epoch {options.epochs}, loss {row['loss']:.4f}")

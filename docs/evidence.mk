@@ -25,7 +25,7 @@ OPTIONS_drive-quick := $(OPTIONS_drive) --epochs 150
 OPTIONS_stare-quick := $(OPTIONS_stare) --epochs 250
 OPTIONS_disc-quick := $(DATA_localiser) --target disc --folds 3 --epochs 16
 OPTIONS_lesions-quick := $(DATA_lesions) $(OPTIONS_lesions) --folds 3 --epochs 60
-QUICK := lesions drive disc stare
+QUICK := stare drive lesions disc
 
 evidence-quick:
 	$(MAKE) --jobs=$(JOBS) $(QUICK:%=$(EVIDENCE)/%-quick/scores.md)

@@ -12,6 +12,7 @@ import pytest
 from conftest import rows, run_script
 from PIL import Image
 
+from Dataset.synthetic import write_drive
 from DownStream.comparison import Cell
 from DownStream.options.compare import parse_args
 from DownStream.recipes import OLD_NAMES
@@ -84,13 +85,25 @@ def test_networks_are_scored_on_another_data_set_too_without_training_anew(trees
     run_script("DownStream/compare.py", *arguments, *small)
     (trained,) = tmp_path.glob("out/cells/*/last.pth")
     before, own = trained.stat().st_mtime_ns, rows(tmp_path / "out" / "results.csv")
-    also = ("--also-on", f"drive={trees / 'DRIVE'}")
+    write_drive(tmp_path / "other", 6, 0, (140, 130), seed=1)
+    also = ("--also-on", f"drive={tmp_path / 'other' / 'DRIVE'}")
     printed = run_script("DownStream/compare.py", *arguments, *also, *small).stdout
     assert "On DRIVE, training list:" in printed and trained.stat().st_mtime_ns == before
+    assert printed.count("pixels of the photographs") == printed.count("pixels of the held-out photographs") == 1
     assert rows(tmp_path / "out" / "results.csv") == own != rows(tmp_path / "out" / "results-drive.csv")
     assert len(rows(tmp_path / "out" / "per_image-drive.csv")) == 6 and (tmp_path / "out" / "curve-drive.png").exists()
-    wrong = run_script("DownStream/compare.py", *arguments, "--also-on", "drive", *small, code=2).stderr
-    assert "must be NAME=FOLDER" in wrong
+    (tmp_path / "other").rename(tmp_path / "moved")
+    moved = f"drive={tmp_path / 'moved' / 'DRIVE'}"
+    for places, code, why in (
+        (["drive"], 2, "must be NAME=FOLDER"),
+        ([also[1]], 2, "there is no such folder"),
+        ([f"drive={trees / 'DRIVE'}"], 2, "the networks train on these photographs"),
+        ([moved, moved], 2, "--also-on names a data set twice"),
+        ([moved], 1, rf"has scores of {tmp_path / 'other' / 'DRIVE'}: choose another --out"),
+    ):
+        assert why in run_script("DownStream/compare.py", *arguments, "--also-on", *places, *small, code=code).stderr
+    run_script("DownStream/compare.py", *arguments, *small)
+    assert not (tmp_path / "out" / "results-drive.csv").exists() and rows(tmp_path / "out" / "results.csv") == own
 
 
 @pytest.mark.slow

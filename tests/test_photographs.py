@@ -126,6 +126,7 @@ def test_labels_and_results_are_known_by_their_folders_and_names(name, tmp_path)
 
 def test_what_is_passed_over_is_said_in_one_line(tmp_path, monkeypatch):
     touch(tmp_path, "a.jpg", "a_mask.png", "b_mask.png", "scan.heic", "slide.SVS", "maps.npy", "predictions-x/a.png")
+    touch(tmp_path, "uncertainty/a.npy", "uncertainty/scores.json")
     touch(tmp_path, "Thumbs.db", "notes.txt", "grades.csv", "README", ".hidden.jpg", ".git/b.jpg", "private/c.jpg")
     closed, scandir = tmp_path / "private", os.scandir
 
@@ -142,7 +143,7 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path, monkeypatch):
         f"1 .npy file, a format that is not read ({tmp_path}/maps.npy); "
         f"1 .heic file, a format that is not read ({tmp_path}/scan.heic); "
         f"1 .svs file, a format that is not read ({tmp_path}/slide.SVS); "
-        f"1 file written by this program ({tmp_path}/predictions-x/a.png); "
+        f"2 files written by this program ({tmp_path}/predictions-x/a.png first); "
         f"1 folder that cannot be opened ({closed})"
     )
     (tmp_path / "a.jpg").unlink()

@@ -133,6 +133,8 @@ def test_the_release_recipe_with_every_option_of_ours(trees, tmp_path):
     options = ("--recipe", "release", "--arch", "resnet18", "--batch-norm", "joint", "--schedule", "cosine")
     more = ("--warmup-epochs", 1, "--precision", "bfloat16", "--weight-decay", 1e-4, "--splits", "val", "train")
     more += ("--accumulate", 2, "--grid", 2, "--augmentation", "all", "--standardise", "--weights", 0, 1, 0.5, 0.5)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "encoder-0007.pth").write_text("of a run that this one replaces")
     pretrain(trees / "ddr_757", tmp_path / "run", "--epochs", 2, "--snapshot-every", 0, 2, *options, *more)
     assert {path.name for path in (tmp_path / "run").glob("encoder-*")} == {"encoder-0000.pth", "encoder-0002.pth"}
     content = torch.load(tmp_path / "run" / "encoder-0002.pth")

@@ -322,6 +322,12 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match=r"last\.pth is given twice"):
         call(monkeypatch, predict, "--checkpoint", paths[0], paths[0])
     other = torch.load(paths[1])
+    other["options"] |= {"folds": None, "target": ["vessels=1"]}
+    torch.save(other, paths[1])
+    with pytest.raises(UserError, match="have different --folds: give folds of one training"):
+        call(monkeypatch, predict, "--checkpoint", *paths)
+    with pytest.raises(UserError, match="trained for vessels=1 and vessels: say by --target what the masks mean"):
+        call(monkeypatch, predict, "--checkpoint", *paths, "--dataset", "drive", "--data-dir", official)
     other["targets"] = ["disc"]
     torch.save(other, paths[1])
     with pytest.raises(UserError, match="differ in their targets"):

@@ -109,6 +109,7 @@ def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, 
         (["--dataset", "idrid", "--roi", "disc", "--localiser", "x", "--fov", "crop"], "exclude each other"),
         (["--init", "x", "--encoder", "random"], "--init brings its own encoder"),
         (["--init", "x", "--diameter", "500"], "--init brings its own encoder"),
+        (["--init", "x", "--arch", "resnet18"], "--init brings its own encoder"),
     ],
 )
 def test_options_that_do_not_fit(arguments, message, monkeypatch, capsys):

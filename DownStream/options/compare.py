@@ -123,7 +123,15 @@ def parse_args(description: str | None = None) -> Options:
     for word in options.train_options:
         if how := DECIDED.get(word.partition("=")[0]):
             parser.error(f"{word} after --: the comparison sets it {how}")
+    if len(dict(options.also_on)) < len(options.also_on):
+        parser.error("--also-on names a data set twice: give one folder of it, and the other with another --out")
     options.also_on = dict(options.also_on)
+    own = options.data_dir or ROOT / "Dataset" / str(CATALOGUE[options.dataset].folder)
+    for name, folder in options.also_on.items():
+        if not folder.is_dir():
+            parser.error(f"--also-on {name}={folder}: there is no such folder")
+        if name == options.dataset and folder.resolve() == own.resolve():
+            parser.error(f"--also-on {name}={folder}: the networks train on these photographs")
     options.epochs = options.epochs or CATALOGUE[options.dataset].epochs
     options.out = options.out or ROOT / "runs" / "compare" / options.dataset
     names = [name for name, _ in options.encoders]

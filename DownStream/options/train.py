@@ -129,8 +129,8 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--size", type=positive_int, metavar="PX",
         help="Set the side of the network's input in pixels. Photographs are resized to it, those of DRIVE, STARE and "
-        f"CHASE_DB1 padded. Default: {COMPACT.disc_size} for disc and cup. Default for all else, and of the recipe "
-        f"release: the set's (DRIVE: {drive.size}; generic: none, see --diameter).",
+        f"CHASE_DB1 padded. Default: {COMPACT.disc_size} if all targets are disc or cup. Default for others, and of "
+        f"the recipe release: the set's (DRIVE: {drive.size}; generic: none, see --diameter).",
     )
     group.add_argument(
         "--diameter", type=positive, metavar="PX",
@@ -197,7 +197,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--crop", type=natural_int, metavar="PX",
         help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "
-        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 for disc and cup).",
+        f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 if a target is disc or cup).",
     )
     add_machine(group)
     group.add_argument(
@@ -264,8 +264,8 @@ def parse_args(description: str | None = None) -> Options:
         parser.error(f"--roi disc works with {names}, and generic masks of a target disc")
     if options.roi == "disc" and "crop" in options.fov:
         parser.error("--roi disc and --fov crop exclude each other: give one of them")
-    if options.init and (options.encoder or options.size or options.diameter):
-        parser.error("--init brings its own encoder and size: leave out --encoder, --size and --diameter")
+    if options.init and (options.encoder or options.arch or options.size or options.diameter):
+        parser.error("--init brings its own encoder and size: leave out --encoder, --arch, --size and --diameter")
     if options.crop and (options.crop % STRIDE or options.crop < 64):
         parser.error(f"--crop {options.crop}: must be a multiple of {STRIDE} and at least 64")
     if options.diameter and fit_of(options.dataset, options.size) != "pad":

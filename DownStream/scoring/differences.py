@@ -16,13 +16,14 @@ Row = dict[str, Any]
 FLIPS = 20_000  # of signs, for the significance of a difference
 
 
-def table(titles: list[str], results: list[Row], images: list[Row]) -> str:
+def table(titles: list[str], results: list[Row], images: list[Row], held_out: str = "held-out ") -> str:
     """Mean ± sample standard deviation over seeds of the pooled measures, and differences to the first encoder.
 
     Args:
         titles: of the encoders; the first is the one that the others are compared with.
         results: rows of results.csv.
         images: rows of per_image.csv.
+        held_out: what photographs these are; empty for those of another data set.
     """
     first = titles[0]
     lines = [
@@ -46,8 +47,8 @@ def table(titles: list[str], results: list[Row], images: list[Row]) -> str:
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([
         *lines, "",
-        "Pooled over all pixels of the held-out photographs, whole image, native size, threshold 0.5; mean ± standard "
-        "deviation over seeds. p: two-sided sign-flip test of the differences per image.", "",
+        f"Pooled over all pixels of the {held_out}photographs, whole image, native size, threshold 0.5; mean ± "
+        "standard deviation over seeds. p: two-sided sign-flip test of the differences per image.", "",
     ])  # fmt: skip
 
 

@@ -114,12 +114,12 @@ class Evaluation:
 
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
         """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
-        sets = {"sets": self.source_scores()} if self.by_source else {}
-        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(), **sets}))
         rows = [
             {"image": name, "region": region, **row} for region in self.rows for name, row in self.rows[region].items()
         ]
         write_rows(folder / "per_image.csv", rows, ["image", "region", *MEASURES])
+        sets = {"sets": self.source_scores()} if self.by_source else {}
+        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(), **sets}))
 
     def table(self) -> str:
         """The measures, the authors' two first: pooled with its interval, then mean ± sd over the images."""

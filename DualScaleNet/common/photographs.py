@@ -118,10 +118,13 @@ def _passed_over_as(path: Path, below: Path) -> tuple[str, str] | None:
     """
     name, folders = path.name.lower(), [part.lower() for part in below.parts[:-1]]
     suffix, dicom = os.path.splitext(name)[1], is_dicom(path)
-    if not dicom and not is_image(name):
-        return UNSAID if suffix in BESIDE else (f"{suffix} file", UNKNOWN)
+    readable = dicom or is_image(name)
+    if not readable and suffix in BESIDE:
+        return UNSAID
     if name in RESULTS or any(RESULT_FOLDER.fullmatch(folder) for folder in folders):
         return RESULT
+    if not readable:
+        return f"{suffix} file", UNKNOWN
     if LABEL_STEM.fullmatch(name.removesuffix(".gz").rpartition(".")[0]):
         return LABEL_BY_NAME
     for folder in reversed(folders):  # the innermost that says something
