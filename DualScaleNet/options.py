@@ -51,7 +51,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--data", type=Path, nargs="+", metavar="FOLDER",
         help="Read all photographs in these folders, nested or not. The authors took the lesion-segmentation subset "
-        "of DDR. Default: Dataset/ddr_757, or where it is missing Dataset/DDR-dataset/lesion_segmentation.",
+        "of DDR. If the default is missing, Dataset/DDR-dataset/lesion_segmentation is read. Default: Dataset/ddr_757.",
     )
     group.add_argument(
         "--splits", nargs="+", default=["train", "test"], choices=["train", "val", "test"],
