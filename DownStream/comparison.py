@@ -97,7 +97,7 @@ def compare(options: Options) -> None:
         write_rows(options.out / f"per_image{ending}.csv", images)
         draw(titles, results, options.out / f"curve{ending}.png")
         texts += [f"On {CATALOGUE[other].title}, training list:\n"] if other else []
-        texts.append(table(titles, results, images, "" if other else "held-out "))
+        texts.append(table(titles, results, images, "photographs" if other else "held-out photographs"))
     for path in options.out.glob("*-*.*"):
         what, _, other = path.stem.partition("-")
         if what in ("results", "per_image", "curve") and other not in options.also_on:  # it was named before

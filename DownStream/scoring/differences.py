@@ -16,14 +16,14 @@ Row = dict[str, Any]
 FLIPS = 20_000  # of signs, for the significance of a difference
 
 
-def table(titles: list[str], results: list[Row], images: list[Row], held_out: str = "held-out ") -> str:
+def table(titles: list[str], results: list[Row], images: list[Row], photographs: str) -> str:
     """Mean ± sample standard deviation over seeds of the pooled measures, and differences to the first encoder.
 
     Args:
         titles: of the encoders; the first is the one that the others are compared with.
         results: rows of results.csv.
         images: rows of per_image.csv.
-        held_out: what photographs these are; empty for those of another data set.
+        photographs: what the scores are of.
     """
     first = titles[0]
     lines = [
@@ -47,7 +47,7 @@ def table(titles: list[str], results: list[Row], images: list[Row], held_out: st
         lines.append(f"| {' | '.join(columns)} |")
     return "\n".join([
         *lines, "",
-        f"Pooled over all pixels of the {held_out}photographs, whole image, native size, threshold 0.5; mean ± "
+        f"Pooled over all pixels of the {photographs}, whole image, native size, threshold 0.5; mean ± "
         "standard deviation over seeds. p: two-sided sign-flip test of the differences per image.", "",
     ])  # fmt: skip
 
