@@ -162,8 +162,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--resume", default="auto", metavar="auto|never|force|FILE",
-        help="auto goes on with the run in --run-dir, of whichever host has one. never starts over. force goes on "
-        "although options differ. FILE goes on from that last.pth.",
+        help="auto resumes the run in --run-dir if there is one, on whichever host. never starts over. force resumes "
+        "although options differ. FILE resumes from that last.pth.",
     )
     group.add_argument(
         "--snapshot-every", type=natural_int, nargs="+", default=[500], metavar="N",

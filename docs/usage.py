@@ -24,10 +24,9 @@ SCRIPTS = (
 )  # fmt: skip
 OPENING = """# Options
 
-All scripts but `export.py` need data. `compare.py` also needs `--encoders`, `features.py` `--encoder`, `--images` and
-`--out`. The command line wins over the recipe, and the
-recipe wins over the settings of the data set. `python SCRIPT --help` prints the same. A few options
-for experiments are in [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
+The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT --help` prints the same;
+`Dataset/check.py` and `Dataset/synthetic.py` have `--help` alone. A few options for experiments are in
+[CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.
 """

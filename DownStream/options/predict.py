@@ -165,8 +165,8 @@ def parse_args(description: str | None = None) -> Options:
     group = parser.add_argument_group("output", "Maps, masks, overlays and scores are written into one folder.")
     group.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="Write everything into this folder. Default: predictions-SPLIT or predictions-NAME, of what --images "
-        "names, beside the first checkpoint; with --model in runs.",
+        help="Write everything into this folder. Default: predictions-SPLIT, with --dataset predictions-DATASET-SPLIT, "
+        "with --images predictions-NAME, of N checkpoints with -of-N, beside the first checkpoint; with --model in runs.",
     )
     group.add_argument(
         "--map-format", default="png", choices=MAP_FORMATS,

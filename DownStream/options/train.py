@@ -83,7 +83,7 @@ def parse_args(description: str | None = None) -> Options:
         help="Read the data set from this folder; give one for each of several sets. Default: the set's folder in "
         "Dataset.",
     )
-    add_targets(group, "the authors' choice (vessels, disc or EX)")
+    add_targets(group, "vessels, disc or EX, as the set has it; of generic, mask")
     group.add_argument(
         "--val-fraction", type=fraction, default=0.2, metavar="F",
         help="Hold out this fraction of the training list for validation, which chooses best.pth. With 0 there is no "
@@ -114,7 +114,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--fov", nargs="+", default=[], choices=["loss", "crop"],
         help="Use the field-of-view mask in training. loss counts only the pixels inside it. crop cuts photographs to "
-        "its bounding box. The authors did neither, which is the default.",
+        "its bounding box. Default: neither; the recipe compact blackens what is outside in any case.",
     )
     group.add_argument(
         "--roi", default="full", choices=["full", "disc"],
@@ -213,8 +213,8 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument(
         "--resume", default="auto", choices=["auto", "never", "force"],
-        help="auto goes on with the run in --run-dir if there is one. never starts over. force goes on although "
-        "options differ.",
+        help="auto resumes the run in --run-dir if there is one. never starts over. force resumes although options "
+        "differ.",
     )
     group.add_argument("--val-every", type=positive_int, help=argparse.SUPPRESS)  # epochs
     group.add_argument(

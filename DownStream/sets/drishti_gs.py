@@ -1,6 +1,6 @@
 """Drishti-GS1: 101 photographs of about 2050 x 1750 (Sivaswamy et al. 2014), 50 to train, 51 to test; disc and cup.
 
-Four experts' outlines as soft maps of levels 0, 64, 128, 191, 255: three of four is the usual label and the default.
+Four experts' outlines as soft maps of levels 0, 64, 128, 191, 255: three of four is the majority label and the default.
 """
 
 from pathlib import Path
