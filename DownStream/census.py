@@ -69,8 +69,8 @@ class Census:
             sample, share = self.dark[0]
             where = f"{and_more(sample.fov, len(self.dark))} ({share:.0%} of {sample.image.name}'s)"
             lines.append(
-                f"most of the light lies outside of the field of view in {where}: if it is inverted, turn it over, or "
-                "remove it to have it estimated"
+                f"most of the light lies outside of the field of view in {where}: if black and white are swapped, "
+                "invert it, or remove it to have it estimated"
             )
         for (source, name), findings in self.findings.items():
             lines += [f"{source} {name}: {line}".lstrip() for line in self._doubts(name, findings)]
@@ -78,7 +78,7 @@ class Census:
 
     def _doubts(self, name: str, findings: list[Finding]) -> list[str]:
         named = findings[0].meaning.marked is not None
-        doubts = [far_above(name, findings, self.named), beside(name, findings, self.named)]
+        doubts = [far_above(name, findings, self.named), beside(findings, self.named)]
         if not named and not any(doubts):
             doubts += [picture(findings), several(name, findings), changing(name, findings)]
         if not any(doubts) or named:
@@ -184,12 +184,12 @@ def picture(findings: list[Finding]) -> str | None:
     if not pictures:
         return None
     return (
-        f"a picture rather than a mask, with values of all heights, is in {and_more(pictures[0], len(pictures))}: save "
+        f"a picture rather than a mask, with many grey levels, is in {and_more(pictures[0], len(pictures))}: save "
         "the marks alone, or name a range of values"
     )
 
 
-def beside(name: str, findings: list[Finding], named: Ranges) -> str | None:
+def beside(findings: list[Finding], named: Ranges) -> str | None:
     """Values that noise made of those that are named."""
     for finding in findings:
         ranges = finding.meaning.marked or ()

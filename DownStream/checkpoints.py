@@ -1,6 +1,5 @@
 """What segmentation begins with: encoders, trained decoders and localisers, in files of any version."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from DownStream.options.train import Options
 from DownStream.recipes import RECIPES, current_options
 from DownStream.sets import CATALOGUE
 from DownStream.sources import disc_of, full_keys
-from DualScaleNet.common.checkpoint import load_checkpoint, load_latest
-from DualScaleNet.common.script import ROOT, UserError
+from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, sha256
+from DualScaleNet.common.script import ROOT, UserError, warn
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
 
 ENCODER = "encoder."  # begins the names of its parameters in a segmenter
@@ -80,6 +79,10 @@ def read_init(path: Path, options: Options) -> tuple[dict[str, Any], Encoder]:
         raise UserError(f"{path} has another decoder: add --recipe {content['options']['recipe']}")
     if (roi := content["options"]["roi"]) != options.roi:
         raise UserError(f"{path} was trained with --roi {roi}: give the same with --init")
+    if (crop := content.get("fov_crop", False)) != ("crop" in options.fov):
+        raise UserError(f"{path} was trained with{'' if crop else 'out'} --fov crop: do the same with --init")
+    if content.get("standardise", False) != RECIPES[options.recipe].standardise:
+        raise UserError(f"{path} was trained by another recipe: add --recipe {content['options']['recipe']}")
     encoder = Encoder(content["arch"], content["scaling"])
     state = content["model"].items()
     encoder.load_state_dict({name.removeprefix(ENCODER): value for name, value in state if name.startswith(ENCODER)})
@@ -101,7 +104,7 @@ def take_decoder(model: Segmenter, content: dict[str, Any], targets: list[str]) 
             state[name] = value
     model.load_state_dict(state)
     new = [target for target in targets if target not in known]
-    print(f"the decoder goes on from the checkpoint's{', but begins anew for ' * bool(new)}{', '.join(new)}")
+    print(f"the decoder is the checkpoint's{'; its last layer is new for ' * bool(new)}{', '.join(new)}")
 
 
 def seen_in_training(content: dict[str, Any], datasets: list[str], split: dict[str, list[str]]) -> set[str]:
@@ -122,10 +125,11 @@ def read_localiser(path: Path, datasets: list[str], split: dict[str, list[str]])
     if content["targets"][0].partition(":")[0] not in discs:
         raise UserError(f"{path} is no localiser: train one with --target {disc_of(datasets)} --roi full")
     if seen := seen_in_training(content, datasets, split):
-        raise UserError(
-            f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
-            "train it with the same split options and --seed"
-        )
+        problem = f"{path} was trained on {len(seen)} photographs that are held out here, {min(seen)} first: "
+        problem += "train it with the same split options and --seed"
+        if any("/generic/" not in key for key in seen):
+            raise UserError(problem)
+        warn(f"{problem}, unless these are others of the same names")
     return {name: value for name, value in content.items() if name not in (*ONLY_FOR_TRAINING, "options")}
 
 
@@ -187,6 +191,3 @@ def is_statistic(name: str) -> bool:
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
 
 
-def sha256(path: Path) -> str:
-    """A file's checksum."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,7 +1,6 @@
 """Compares encoders and recipes: one training and one scoring for each cell of a table, as processes of their own."""
 
 import csv
-import hashlib
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from DownStream.options.compare import Options
 from DownStream.recipes import OLD_NAMES, RECIPES, current_name
 from DownStream.scoring.differences import MEASURES, draw, table
 from DownStream.sets import CATALOGUE
+from DualScaleNet.common.checkpoint import sha256
 from DualScaleNet.common.files import UTF8, claim, replacing, write_json, write_rows
 from DualScaleNet.common.script import Stopped, StopSignal, UserError, progress_bar
 
@@ -64,6 +64,7 @@ def compare(options: Options) -> None:
         for mode in options.modes
         for name, encoder in options.encoders
     ]
+    cells = list(dict.fromkeys(cells))  # a seed may be named twice
     for cell in cells:
         refuse_other(cell, options)
     note_folders(options)
@@ -98,10 +99,9 @@ def compare(options: Options) -> None:
         draw(titles, results, options.out / f"curve{ending}.png")
         texts += [f"On {CATALOGUE[other].title}, training list:\n"] if other else []
         texts.append(table(titles, results, images, "photographs" if other else "held-out photographs"))
-    for path in options.out.glob("*-*.*"):
-        what, _, other = path.stem.partition("-")
-        if what in ("results", "per_image", "curve") and other not in options.also_on:  # it was named before
-            path.unlink()
+    for other in CATALOGUE.keys() - options.also_on.keys():  # it may have been named before
+        for old in (f"results-{other}.csv", f"per_image-{other}.csv", f"curve-{other}.png"):
+            (options.out / old).unlink(missing_ok=True)
     text = "\n".join(texts)
     with replacing(options.out / "table.md") as temporary:
         temporary.write_text(text, **UTF8)
@@ -124,7 +124,7 @@ def options_of(cell: Cell, options: Options) -> list[str]:
 def made_with(cell: Cell, options: Options) -> dict[str, Any]:
     """What a cell's scores depend on: train.py's options, what the recipe's name stands for, the encoder's file."""
     path = Path(cell.encoder)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    digest = sha256(path) if path.is_file() else None
     recipe = asdict(RECIPES[cell.recipe])
     settings = asdict(DECODERS[recipe.pop("decoder")]) | recipe
     spelled_out = f"Recipe({', '.join(f'{name}={value!r}' for name, value in settings.items())})"
@@ -200,6 +200,8 @@ def train_and_score(cell: Cell, options: Options, stop: StopSignal) -> None:
             last = (err.read().strip().splitlines() or ["no word"])[-1]
         if stop.number:
             raise Stopped(stop.number, options.out)
+        if process.returncode < 0:
+            last = f"killed by signal {-process.returncode}; if memory ran out, lower --jobs"
         if process.returncode:
             raise UserError(f"{folder.name}: {last}")
     if unscored(cell, options):

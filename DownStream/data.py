@@ -1,9 +1,11 @@
 """Labelled photographs in memory, and which of them train, validate and test."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from DualScaleNet.common.files import is_turned, read_image
 from DualScaleNet.common.script import UserError
 from DualScaleNet.common.surroundings import black_surroundings
 
+Item = TypeVar("Item")
 RIM = 0.005  # of the field of view's width
 INSTEAD_OF_LABELS = "leave it out (--missing-labels skip), or take nothing as marked there (--missing-labels empty)"
 
@@ -94,11 +97,18 @@ def read_sample(sample: Sample) -> Photograph:
     return Photograph(sample.id, image, labels, fov, observer, masks)
 
 
-def require_labels(samples: list[Sample], targets: dict[str, list[str]]) -> None:
+def evenly(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly chosen from the first to the last."""
+    count = min(len(items), most)
+    return [items[k] for k in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def require_labels(samples: list[Sample], targets: dict[str, list[str]], instead: str = "") -> None:
     """Samples to train or validate on must have every label.
 
     Args:
         targets: that need one, by the samples' source.
+        instead: what else there is to do than to add it.
 
     Raises:
         UserError: names the first without one.
@@ -106,7 +116,7 @@ def require_labels(samples: list[Sample], targets: dict[str, list[str]]) -> None
     for sample in samples:
         for target in targets[sample.source]:
             if target not in sample.labels:
-                raise UserError(f"{sample.image} has no label for {target}: add it, or {INSTEAD_OF_LABELS}")
+                raise UserError(f"{sample.image} has no label for {target}: add it{', or ' * bool(instead)}{instead}")
 
 
 def make_split(
@@ -123,7 +133,7 @@ def make_split(
 
     Args:
         found: what the finder returned; its own `val`, where it has one, is taken as it is.
-        val_fraction: fraction of the training list to validate on, 0 for none.
+        val_fraction: fraction of the training list, without a fold held out, to validate on; 0 for none.
         label_fraction: of the remaining training list; a larger fraction contains the smaller ones.
         folds, fold: of K folds of the training list, number k (from 0) becomes the test split, and validation comes
             out of the others.
@@ -182,8 +192,9 @@ def read_split(path: Path, found: dict[str, list[Sample]], label_fraction: float
     """
     try:
         lists = json.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin with a mark
-        if not isinstance(lists, dict) or not all(isinstance(names, list) for names in lists.values()):
-            raise ValueError("it must be an object of lists")
+        listed = isinstance(lists, dict) and all(isinstance(names, list) for names in lists.values())
+        if not listed or not all(isinstance(name, str) for names in lists.values() for name in names):
+            raise ValueError("it must be an object of lists of photographs' names")
         if unknown := lists.keys() - set(SPLITS):
             raise ValueError(f"it has a list {min(unknown)}; its lists must be {', '.join(SPLITS)}")
     except (OSError, ValueError) as error:

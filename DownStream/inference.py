@@ -41,9 +41,9 @@ class Predictor:
 
     `fov_crop`: only the field of view's bounding box passes. `localiser`: only the ROI around the disc that it finds
     does. `factor`: photographs are resized by it; None: to the diameter that the network knows. `window`: the scaled
-    photograph passes in overlapping windows of this side, whose maps are blended, in memory that does not grow with the
-    photograph; None: only a large one does. `tta`: the mean over the eight flips and quarter turns, or, of a
-    network trained on what is `upright`, over the photograph and its mirror image.
+    photograph passes in overlapping windows of this side, whose maps are blended, so that activations of a large
+    photograph take no more memory; None: only a large one does. `tta`: the mean over the eight flips and quarter
+    turns, or, of a network trained on what is `upright`, over the photograph and its mirror image.
     """
 
     model: Segmenter
@@ -171,7 +171,7 @@ class Ensemble:
 
 def starts(length: int, side: int) -> list[int]:
     """Where windows begin along a length: every three quarters of a side, the last one flush with the end."""
-    return [*range(0, max(1, length - side), side * 3 // 4), max(0, length - side)] if length > side else [0]
+    return [*range(0, length - side, side * 3 // 4), length - side] if length > side else [0]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ def postprocess(masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     largest part is taken, not the most probable one: it can be told from the saved mask alone.
     """
     ruled, discs = rules(list(masks)), discs_of_cups(list(masks))
-    found = {target: _convex(mask) if target in ruled else mask for target, mask in masks.items()}
+    found = {name: _convex(mask) if name in ruled and name not in discs else mask for name, mask in masks.items()}
     return found | {cup: _convex(masks[cup] & found[disc]) & found[disc] for cup, disc in discs.items()}
 
 

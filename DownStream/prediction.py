@@ -1,6 +1,5 @@
 """The prediction of many photographs: maps, masks and overlays of each, a table of all, and scores."""
 
-import hashlib
 import json
 import sys
 from collections import deque
@@ -11,11 +10,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from DownStream.checkpoints import load_segmentation
-from DownStream.data import Photograph, read_sample, require_labels
+from DownStream.data import Item, Photograph, evenly, read_sample, require_labels
 from DownStream.inference import Ensemble, Predictor
 from DownStream.maps import write_result
 from DownStream.options.predict import Options
@@ -26,6 +24,7 @@ from DownStream.scoring.metrics import Histogram, best_threshold, threshold_of_s
 from DownStream.selection import chosen_files, labels_of, own_samples, pixel_sizes, select_samples, trained_on
 from DownStream.sets.base import Sample
 from DownStream.sources import expected_targets
+from DualScaleNet.common.checkpoint import sha256
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, writing
@@ -35,7 +34,6 @@ from DualScaleNet.common.script import ROOT, UserError, out_of_memory, progress_
 DECIDING = 64  # photographs on which a threshold is chosen by the share that it marks
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
 Work: TypeAlias = Sequence[tuple[Predictor | Ensemble, Sample]]  # what predicts which photograph
-Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
@@ -84,7 +82,8 @@ def predict(options: Options) -> None:
     protocol = {
         "source": source, "window": options.window, "tta": options.tta,
         "networks": 1 if options.model else len(predictors) // len(groups),
-        "checkpoint": ", ".join(map(str, paths)), "epoch": checkpoints[0]["epoch"],
+        "checkpoint": list(map(str, paths)),
+        "epoch": ", ".join(dict.fromkeys(str(each["epoch"]) for each in checkpoints)),
         "trained_on": ", ".join(dict.fromkeys(name for each in checkpoints for name in each["dataset"])),
         "threshold_from": "given" if isinstance(options.threshold, float) else options.threshold,
     }  # fmt: skip
@@ -148,9 +147,11 @@ def open_photograph(sample: Sample) -> Photograph | UserError:
     """A decoded sample with its field of view, or why there is none."""
     try:
         photograph = read_sample(sample)
+        _ = photograph.diameter  # looked for here, in another thread than the network's
     except UserError as error:
         return error
-    _ = photograph.diameter  # looked for here, in another thread than the network's
+    except MemoryError:
+        return UserError(f"{sample.image} needs more memory than there is")
     return photograph
 
 
@@ -169,7 +170,7 @@ def made_with(
     options: Options, paths: list[Path], thresholds: dict[str, float], sizes: dict[str, float]
 ) -> dict[str, Any]:
     """What the maps, masks and numbers of a photograph depend on."""
-    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    digests = [sha256(path) for path in paths]
     ruled = {} if options.raw_masks else rules(list(thresholds))
     return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes, "postprocessing": ruled} | {
         name: getattr(options, name) for name in ("scale", "window", "tta", "map_format")
@@ -199,7 +200,9 @@ class Ledger:
     def row_of(self, sample: Sample) -> dict[str, Any] | None:
         """The row of a photograph that is done and whose files are as they were."""
         files, row = self._rows.get(sample.id, (None, None))
-        return row if files == self._files_of(sample) else None
+        with suppress(OSError):  # a broken link: whoever reads the photograph names it
+            return row if files == self._files_of(sample) else None
+        return None
 
     def add(self, sample: Sample, row: dict[str, Any]) -> None:
         """Notes a photograph whose results are written."""
@@ -255,8 +258,7 @@ def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float
         UserError: none is left.
     """
     pooled = {target: Histogram.zero() for target in shares}
-    chosen = [work[k] for k in np.linspace(0, len(work) - 1, min(len(work), DECIDING)).round().astype(int)]
-    for predictor, sample in progress_bar(chosen, "threshold", unit="photo", leave=False):
+    for predictor, sample in progress_bar(evenly(work, DECIDING), "threshold", unit="photo", leave=False):
         photograph = open_photograph(sample)
         if isinstance(photograph, UserError) or quality(photograph)["doubt"]:
             continue

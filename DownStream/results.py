@@ -1,6 +1,7 @@
 """What a prediction of many photographs has given: files, rows of a table, scores."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Results:
         self.labels: list[Path] = []  # among the photographs
         self.cut_off: list[str] = []  # by the region of interest
         self.trained_on: list[str] = []
-        self.estimated = 0  # fields of view of labelled photographs
+        self.estimated: Counter[str] = Counter()  # fields of view of the photographs with a label, by target
 
     def add(
         self, sample: Sample, photograph: Photograph, prediction: Prediction
@@ -115,9 +116,9 @@ class Results:
     ) -> None:
         """Compares maps, masks and numbers with the labels that there are."""
         fov, name = photograph.field_of_view, photograph.id
-        self.estimated += photograph.fov is None
         labels = {target: label.numpy() for target, label in photograph.labels.items()}
         for target, label in labels.items():
+            self.estimated[target] += photograph.fov is None
             drawings = {"postprocessed": masks[target]} if target in self.rules else {}
             if photograph.observer is not None:
                 drawings["observer"] = photograph.observer.numpy()
@@ -139,12 +140,12 @@ class Results:
         notes, count = [], len(self.rows)
         if self.trained_on:
             names = few(self.trained_on)
-            notes.append(f"the network was trained on {names} (by name): scores on them do not hold for others")
+            notes.append(f"trained on photographs of these names: {names}; scores on them say nothing about others")
         if without_disc := [row["image"] for row in self.rows if row.get("disc found") == 0]:
-            notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {', '.join(without_disc)}")
+            notes.append(f"no disc was found in {len(without_disc)} of {count} photographs: {few(without_disc)}")
         if self.cut_off:
-            names = ", ".join(self.cut_off)
-            notes.append(f"part of the label lies outside the region of interest in {len(self.cut_off)}: {names}")
+            where = f"{len(self.cut_off)}: {few(self.cut_off)}"
+            notes.append(f"part of the label lies outside the region of interest in {where}")
         if doubtful := [f"{row['image']} ({row['doubt']})" for row in self.rows if row["doubt"]]:
             notes.append(f"{len(doubtful)} of {count} photographs are doubtful, see summary.csv: {few(doubtful)}")
         unseen = [row["image"] for row in self.rows if row["field of view"] is None]
@@ -170,7 +171,8 @@ class Results:
                 continue
             if len(evaluation) < len(samples):
                 print(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
-            estimated = f"estimated for {self.estimated} photographs" if self.estimated else "shipped"
+            count = self.estimated[target]
+            estimated = f"estimated for {count} photographs" if count else "shipped"
             complete = protocol | {
                 "target": target, "images": len(evaluation), "threshold": self.thresholds[target],
                 "field_of_view": estimated, "notes": notes, "scale": scale_line(self.rows),

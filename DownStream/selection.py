@@ -13,7 +13,7 @@ from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.sources import find_sets, full_keys, merged, typed_for
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
-from DualScaleNet.common.photographs import find_photographs, passed_over_line
+from DualScaleNet.common.photographs import PHOTOGRAPH_FOLDER, find_photographs, passed_over_line
 from DualScaleNet.common.script import ROOT, UserError, few
 
 
@@ -70,6 +70,8 @@ def select_samples(
         samples, folder = photographs_in(options.images, options.fov)
         first, *others = options.images
         name = folder.name if others or first.is_dir() else own_name(first)
+        if PHOTOGRAPH_FOLDER.fullmatch(name.lower()):  # "images" names no folder in particular
+            name = f"{folder.parent.name}-{name}" if name == folder.name else name
         return [samples], f"{first} and {len(others)} more" if others else str(first), f"predictions-{name}{ending}"
     if options.dataset:
         samples = set_samples(options, options.dataset, checkpoint)
@@ -199,7 +201,7 @@ def labels_of(checkpoint: dict[str, Any], options: Options | None = None) -> tup
     Raises:
         UserError: --target names a target that the network does not segment.
     """
-    typed, missing_labels = checkpoint["options"]["target"], checkpoint["options"].get("missing_labels", "error")
+    typed, missing_labels = checkpoint["options"]["target"], checkpoint["options"]["missing_labels"]
     if options and options.dataset and options.dataset in checkpoint["dataset"]:
         typed = typed_for(options.dataset, checkpoint["dataset"], typed)
     elif options and options.dataset:

@@ -1,5 +1,6 @@
 """One data set, or several to be learned at once: each in a folder of its own, with splits of its own."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,9 @@ def disc_of(datasets: list[str]) -> str | None:
 
 def full_keys(datasets: list[str], keys: list[str]) -> set[str]:
     """The keys of samples as they are where several data sets are learned at once."""
-    return set(keys) if len(datasets) > 1 else {key.replace("/", f"/{datasets[0]}/", 1) for key in keys}
+    if len(datasets) == 1:
+        return {key.replace("/", f"/{datasets[0]}/", 1) for key in keys}
+    return {re.sub(r"^([^/]+/[^/]+?)-\d+/", r"\1/", key) for key in keys}  # generic-2 is a set of its own elsewhere
 
 
 def expected_targets(datasets: list[str], found: Lists, targets: list[str]) -> dict[str, list[str]]:

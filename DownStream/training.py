@@ -218,13 +218,14 @@ class Training(Run):
                 "--resume never, or go on with the old one with --resume force"
             )
         self.loaded = restored
-        self.best, self.upright = checkpoint["best_val_f1"], checkpoint.get("upright", False)  # as it began
+        same = checkpoint["split"]["val"] == self.split["val"]  # --resume force may bring others
+        self.best, self.upright = checkpoint["best_val_f1"] if same else -math.inf, checkpoint.get("upright", False)
         self.start_at(Position.of(checkpoint, self.steps_per_epoch))
 
     def begin(self, what: str) -> None:
         self.frozen = {name: value.clone() for name, value in self.model.encoder.state_dict().items()}
-        if not self.rows:
-            self.best_path.unlink(missing_ok=True)  # of a run that this one replaces
+        if self.best == -math.inf:
+            self.best_path.unlink(missing_ok=True)  # of a run that this one replaces, or by other photographs
         write_json(self.folder / "split.json", self.split)
         super().begin(what)
 
@@ -317,16 +318,16 @@ def resumable(
     if checkpoint is None or options.resume == "force":
         return checkpoint
     free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
-    if checkpoint.get("sizes") == sizes:  # which older versions did not note
+    if (noted := checkpoint.get("sizes")) == sizes:  # None: by an older version
         free |= {"data_dir"}  # the same files, moved
     if "precision" in checkpoint:
         refuse_other_precision(checkpoint["precision"], device, options.precision, options.run_dir)
         free |= {"precision"}
     refuse_changes(checkpoint["options"], plain_options(options), free, options.run_dir)
-    if checkpoint["split"] != split:
+    if checkpoint["split"] != split or noted not in (None, sizes):
         raise UserError(
-            f"{', '.join(map(str, options.data_dir))} holds other photographs than when {last} began: start over with "
-            "--resume never, or go on all the same with --resume force"
+            f"{', '.join(map(str, options.data_dir))} holds other photographs or labels than when {last} began: start "
+            "over with --resume never, or go on all the same with --resume force"
         )
     return checkpoint
 

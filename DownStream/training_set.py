@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from DownStream.census import Census
-from DownStream.data import Photograph, make_split, read_sample, read_split, require_labels
+from DownStream.data import INSTEAD_OF_LABELS, Photograph, evenly, make_split, read_sample, read_split, require_labels
 from DownStream.fov import estimate_fov, fov_diameter
 from DownStream.groups import warn_of_torn_groups, with_groups
 from DownStream.masks import read_mask
@@ -57,8 +57,8 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
         sets = [leave_out_unlabelled(found, expected) for found in sets] if skips else sets
         samples = merged([split_of(found, options) for found in sets])
     warn_of_torn_groups(samples)
-    require_labels(samples["train"] + samples["val"], expected)
-    require_labels(samples["train"], dict.fromkeys(expected, around))
+    require_labels(samples["train"] + samples["val"], expected, INSTEAD_OF_LABELS)
+    require_labels(samples["train"], dict.fromkeys(expected, around), INSTEAD_OF_LABELS)
     return samples
 
 
@@ -215,9 +215,7 @@ class PhotographFile:
 
 def for_statistics(photographs: list[TrainingPhotograph], network_input: NetworkInput) -> Iterator[torch.Tensor]:
     """Yields what the network sees of the photographs, (3, H, W) uint8; of many, 64 evenly chosen ones."""
-    count = min(len(photographs), STATISTICS)
-    for k in np.linspace(0, len(photographs) - 1, count).round().astype(int):
-        photograph = photographs[k]
+    for photograph in evenly(photographs, STATISTICS):
         region = photograph.region
         yield network_input.scale(region.cut(photograph.image)) if region else photograph.image
 

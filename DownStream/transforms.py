@@ -32,9 +32,9 @@ def round_up(side: int) -> int:
 class NetworkInput:
     """How a photograph is brought to the network's scale.
 
-    `fit` "pad": to a field of view `diameter` pixels across, then zero-padded on the right and at the bottom up to
-    `size` and to a multiple of 32. "resize": to a square of `size` pixels. "square": the square around its field of
-    view is. `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
+    `fit` "pad": to a field of view `diameter` pixels across, then zero-padded on the right and at the bottom to
+    `size`, a larger one to a multiple of 32. "resize": to a square of `size` pixels. "square": the square around its
+    field of view is. `standardise`: its colours too, so that a brighter or redder photograph looks like the others.
     """
 
     fit: str

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from DownStream.data import evenly
 from DownStream.inference import reestimate_batch_norm
 from DownStream.options.features import Options
 from DownStream.prediction import ahead
@@ -40,8 +41,7 @@ def write_vectors(options: Options) -> None:
     names, vectors, labels, bad = list[str](), list[np.ndarray](), [], 0
     with ThreadPoolExecutor() as pool:
         if options.batch_norm == "reestimate":
-            chosen = np.linspace(0, len(samples) - 1, min(len(samples), STATISTICS)).round().astype(int)
-            images = ahead(pool, prepare, (samples[k] for k in chosen))
+            images = ahead(pool, prepare, evenly(samples, STATISTICS))
             reestimate_batch_norm(encoder, (image for image in images if isinstance(image, Tensor)))
         images = ahead(pool, prepare, samples)
         for sample, image in zip(progress_bar(samples, "features", unit="photo"), images, strict=True):

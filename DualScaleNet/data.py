@@ -24,17 +24,11 @@ from torch import Tensor
 
 from DualScaleNet.common.device import HELD, free_memory, to_device
 from DualScaleNet.common.drawings import is_drawing
-from DualScaleNet.common.files import (
-    JPEG_SUFFIXES,
-    common_bits,
-    read_image,
-    replacing,
-    write_json,
-    writing,
-)
+from DualScaleNet.common.files import common_bits, read_image, replacing, write_json, writing
 from DualScaleNet.common.script import UserError, progress_bar
 from DualScaleNet.common.surroundings import black_surroundings
 
+VERSION = 3  # of what a cache file and its list hold: older ones are not read
 LABEL = "a label"  # why a file is not in the cache that can be read
 
 
@@ -42,7 +36,7 @@ LABEL = "a label"  # why a file is not in the cache that can be read
 class Photographs:
     """Decoded photographs, uint8 RGB (N, size, size, 3), memory-mapped; their N files; why the others are not there.
 
-    `labels` are those that turned out to be none when they were decoded.
+    `labels`: files that were left out because their colours are a label's.
     """
 
     array: np.ndarray
@@ -68,22 +62,23 @@ def load_photographs(paths: list[Path], size: int, antialias: bool, cache: Path,
         with lock:
             if not _is_current(path):  # of several processes one decodes
                 _decode(paths, size, antialias, path, max_bad)
-    left_out = _left_out(path)
+    listed = _left_out(path)
+    left_out = {each: why for each in paths if (why := listed.get(os.path.realpath(each)))}
     labels = [each for each, why in left_out.items() if why == LABEL]
     bad = {each: why for each, why in left_out.items() if why != LABEL}
     _refuse(bad, len(paths) - len(labels), max_bad)
     return Photographs(np.load(path, mmap_mode="r"), [each for each in paths if each not in left_out], bad, labels)
 
 
-def _left_out(path: Path) -> dict[Path, str]:
-    """Which files are not in a cache file, and why."""
+def _left_out(path: Path) -> dict[str, str]:
+    """Which files are not in a cache file, by their real paths, and why."""
     listed = path.with_suffix(".json")
-    return {Path(name): why for name, why in json.loads(listed.read_text()).items()} if listed.exists() else {}
+    return json.loads(listed.read_text()) if listed.exists() else {}
 
 
 def _is_current(path: Path) -> bool:
     """Whether the cache file is there, and no photograph that is missing in it can be read by now."""
-    return path.exists() and not any(why != LABEL and _is_readable(each) for each, why in _left_out(path).items())
+    return path.exists() and not any(why != LABEL and _is_readable(Path(each)) for each, why in _left_out(path).items())
 
 
 def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad: float) -> None:
@@ -97,14 +92,15 @@ def _decode(paths: list[Path], size: int, antialias: bool, target: Path, max_bad
         for path, image in zip(paths, progress_bar(decoded, "decode", len(paths), unit="photo"), strict=True):
             if isinstance(image, str):
                 left_out[path] = image
-                _refuse({path: why for path, why in left_out.items() if why != LABEL}, len(paths), max_bad)
+                if image != LABEL:
+                    _refuse({each: why for each, why in left_out.items() if why != LABEL}, len(paths), max_bad)
             else:
                 array[rows] = image
                 rows += 1
         if not rows:
             raise UserError(f"no photographs: no file is readable but labels, {paths[0]} first")
         _shorten(temporary, rows)
-        write_json(target.with_suffix(".json"), {str(path): why for path, why in left_out.items()})
+        write_json(target.with_suffix(".json"), {os.path.realpath(path): why for path, why in left_out.items()})
 
 
 def _decoded(paths: list[Path], size: int, antialias: bool) -> Generator[np.ndarray | str, None, None]:
@@ -196,9 +192,7 @@ def batches(photographs: np.ndarray | Tensor, indices: list[np.ndarray], device:
 
 def _identity(paths: list[Path], size: int, antialias: bool) -> str:
     """A name for these photographs as they are now, resized in this way."""
-    digest = hashlib.sha256(f"{size} {antialias}".encode())
-    if any(path.suffix.lower() not in JPEG_SUFFIXES for path in paths):
-        digest.update(b" 2")  # an older version took the others' labels, 12 bits and transparency for what they are not
+    digest = hashlib.sha256(f"{VERSION} {size} {antialias}".encode())
     for path in paths:
         digest.update(b"\n" + os.fsencode(os.path.realpath(path)))
         with suppress(OSError):  # whoever decodes it names it

@@ -123,13 +123,13 @@ def timm_network(arch: str, pretrained: bool = False) -> Any:
     return network
 
 
-def timm_scaling(arch: str) -> str:
-    """The name in `SCALINGS` of what the ImageNet weights of a network of timm expect.
+def timm_scaling(arch: str, network: Any) -> str:
+    """The name in `SCALINGS` of what the ImageNet weights of timm's `network` expect.
 
     Raises:
         UserError: it is none of them.
     """
-    expects = timm_network(arch).pretrained_cfg
+    expects = network.pretrained_cfg
     for name, values in SCALINGS.items():
         if values == (list(expects["mean"]), list(expects["std"])):
             return name
@@ -143,17 +143,20 @@ def imagenet_encoder(arch: str) -> Encoder:
         UserError: there are none for `arch`, or they are not on disk and cannot be downloaded.
     """
     if arch.startswith(TIMM):
-        encoder = Encoder(arch, timm_scaling(arch))
-        encoder.timm = timm_network(arch, pretrained=True)
+        network = timm_network(arch, pretrained=True)
+        encoder = Encoder(arch, timm_scaling(arch, network))
+        encoder.timm = network
         return encoder
     if arch not in ("resnet18", "resnet34", "resnet50"):
         raise UserError(f"there are no ImageNet weights for --arch {arch}: use resnet18, resnet34, resnet50, timm/NAME")
     weights = get_model_weights(arch)["IMAGENET1K_V1"]
+    place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
     try:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
-        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
         raise UserError(f"cannot download ImageNet weights ({error}): put {weights.url} at {place}") from None
+    except Exception:  # of many kinds: another hash, no checkpoint
+        raise UserError(f"{place} is damaged: delete it, or put {weights.url} there") from None
     encoder = Encoder(arch, scaling="imagenet")
     encoder.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
     return encoder
@@ -176,7 +179,8 @@ def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder,
     """The encoder in a file of `save_encoder`, in eval mode on the CPU, and what the file says of it.
 
     Weights of `arch` from elsewhere are taken too. They need torchvision's names, after any common prefix (`module.`,
-    `backbone.`, `encoder_q.`), or timm's. ImageNet's normalisation is assumed, and none after the prefix `encoder.`.
+    `backbone.`, `encoder_q.`), or timm's. ImageNet's normalisation is assumed, but none of `bottleneck18` and after the
+    prefix `encoder.`; a line says which.
 
     Raises:
         UserError: the file is unfit; the first missing and unexpected parameters are named.
@@ -216,16 +220,19 @@ def _foreign_state(path: Path, content: Any, arch: str) -> tuple[dict[str, Tenso
         raise UserError(f"{path} is no checkpoint of this project, and no state dict of an encoder")
     if arch.startswith(TIMM):
         # timm joins some parts of a name by _ where it returns the maps.
-        inside = {name.replace(".", "_"): f"timm.{name}" for name in timm_network(arch).state_dict()}
+        network = timm_network(arch)
+        inside = {name.replace(".", "_"): f"timm.{name}" for name in network.state_dict()}
         names = {name: inside[flat] for name in state if (flat := name.replace(".", "_")) in inside}
-        prefix, scaling = "", timm_scaling(arch)
+        prefix, scaling = "", timm_scaling(arch, network)
     else:
         prefixes = [name.removesuffix(LANDMARK) for name in state if name.endswith(LANDMARK)]
         prefix = prefixes[0] if prefixes else ""  # of several, as MoCo's, the first is the one that learns by gradients
         names = {name: name.removeprefix(prefix) for name in state if name.startswith(prefix)}
         names = {name: ours for name, ours in names.items() if not ours.startswith("fc.")}
-        scaling = "unit" if prefix == "encoder." else "imagenet"
+        unit = arch == "bottleneck18" or prefix.removeprefix("module.") == "encoder."
+        scaling = "unit" if unit else "imagenet"
     if left_out := sorted(state.keys() - names.keys()):
         what = f"no part of the encoder {prefix}*" if prefix else "no part of an encoder"
         print(f"{path}: left out, as {what}: {few(left_out)}")
+    print(f"{path}: input normalisation assumed: {scaling}")
     return {ours: state[name] for name, ours in names.items()}, scaling

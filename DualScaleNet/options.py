@@ -8,11 +8,11 @@ from DualScaleNet.common.options import (
     TrainingOptions,
     add_machine,
     add_schedule,
-    fraction,
+    below_one,
     natural_int,
+    non_negative,
     positive,
     positive_int,
-    weight,
 )
 from DualScaleNet.common.script import ROOT
 from DualScaleNet.recipes import ARCHITECTURES, RECIPES
@@ -68,7 +68,7 @@ def parse_args(description: str | None = None) -> Options:
         "any time.",
     )
     group.add_argument(
-        "--max-bad", type=fraction, default=0.05, metavar="F",
+        "--max-bad", type=below_one, default=0.05, metavar="F",
         help="Stop if more than this fraction of the photographs cannot be read. Otherwise each such file is named "
         "and left out.",
     )
@@ -112,7 +112,7 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument("--grid", type=int, default=3, choices=[2, 3, 4], help=argparse.SUPPRESS)  # patches to a side
     group.add_argument(
-        "--weights", type=weight, nargs=4, default=[0.5, 0.5, 0.8, 0.2],
+        "--weights", type=non_negative, nargs=4, default=[0.5, 0.5, 0.8, 0.2],
         metavar=("GLOBAL", "LOCAL", "SAME", "MIRRORED"),
         help="Weight the losses GlobalFocus and LocalFocus, and within LocalFocus the same and the mirrored patch. "
         "0 turns a loss off.",
@@ -136,7 +136,7 @@ def parse_args(description: str | None = None) -> Options:
         help="Raise the learning rate from zero to --lr over the first N epochs. The authors did not.",
     )
     group.add_argument(
-        "--weight-decay", type=weight, default=0.0, metavar="W",
+        "--weight-decay", type=non_negative, default=0.0, metavar="W",
         help="Weight the L2 penalty on the parameters. The authors used none.",
     )
     group.add_argument(
@@ -171,7 +171,7 @@ def parse_args(description: str | None = None) -> Options:
         "a copy after exactly these epochs; 0 is the untrained encoder.",
     )
     group.add_argument(
-        "--save-minutes", type=weight, default=10, metavar="M",
+        "--save-minutes", type=non_negative, default=10, metavar="M",
         help="Save a checkpoint every M minutes, or after every step (0). At most this much work is lost in a crash.",
     )
     options = parser.parse_args(namespace=Options())

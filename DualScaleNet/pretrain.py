@@ -172,8 +172,10 @@ class Pretraining(Run):
         return order[step * self.options.batch_size : (step + 1) * self.options.batch_size]
 
     def share(self, epoch: int, step: int) -> np.ndarray:
-        """Of a step's batch the photographs of this process, sorted, as a disk likes to read them."""
-        return np.sort(np.split(self.members(epoch, step), self.processes.count)[self.processes.rank])
+        """Of a step's batch the photographs of this process; each part of --accumulate sorted, as a disk likes it."""
+        accumulate, rank = self.options.accumulate, self.processes.rank
+        parts = np.split(self.members(epoch, step), self.processes.count * accumulate)
+        return np.concatenate([np.sort(part) for part in parts[rank * accumulate : (rank + 1) * accumulate]])
 
     def files_of(self, epoch: int, step: int) -> list[Path]:
         return [self.paths[k] for k in self.members(epoch, step)]
@@ -213,7 +215,8 @@ class Pretraining(Run):
 def build_model(options: Options, device: torch.device) -> DualScaleNet:
     """The network with both branches, with new weights."""
     model = DualScaleNet(
-        options.arch, options.stop_gradient, options.batch_norm != "joint", options.batch_norm == "synchronised",
+        options.arch, options.stop_gradient, options.batch_norm != "joint",
+        options.batch_norm == "synchronised" and torch.distributed.is_initialized(),  # one process has the whole batch
         options.checkpoint_activations, one_pass=device.type != "cpu",
         train_global=options.weights[0] > 0, train_local=options.weights[1] > 0,
     )  # fmt: skip
@@ -235,7 +238,9 @@ def require_same_options(options: Options, processes: Processes, device: torch.d
     Raises:
         UserError: they do not.
     """
-    named = {f"--{name}": value for name, value in plain_options(options).items() if name not in FOLDERS}
+    named = {
+        f"--{name.replace('_', '-')}": value for name, value in plain_options(options).items() if name not in FOLDERS
+    }
     machine = {"device": device.type, "precision": resolve_precision(device, options.precision)}
     processes.require_alike(lambda: {"code": code_version(), "PyTorch": torch.__version__, **machine, **named})
 
@@ -247,8 +252,8 @@ def refuse_batch_size(options: Options, processes: Processes, photographs: int) 
     """
     parts = processes.count * options.accumulate
     if options.batch_size % parts or options.batch_size < 2 * parts:
-        what = "processes" if options.accumulate == 1 else "parts (processes x --accumulate)"
-        raise UserError(f"--batch-size {options.batch_size}: each of {parts} {what} needs two or more, all alike")
+        of = f"a multiple of {parts} (processes x --accumulate) and " if parts > 1 else ""
+        raise UserError(f"--batch-size {options.batch_size}: must be {of}at least {2 * parts}")
     if photographs < options.batch_size:
         raise UserError(f"{photographs} photographs are fewer than --batch-size {options.batch_size}: lower it")
 
@@ -270,7 +275,7 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
         print(f"left out by --splits: {', '.join(f'{n} photographs of {split}' for split, n in left_out.items())}")
     if processes.rank == 0 and (duplicates := find_duplicates(paths)):
         first, second, *_ = duplicates[0]
-        print(f"{len(duplicates)} photographs occur more than once, e.g. {first} and {second}: each counts")
+        print(f"photographs that occur more than once: {len(duplicates)}, e.g. {first} and {second}; each copy counts")
     antialias = RECIPES[options.recipe].antialias
     photographs = load_photographs(paths, options.image_size, antialias, options.cache, options.max_bad)
     if photographs.labels:

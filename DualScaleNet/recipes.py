@@ -7,8 +7,8 @@ from typing import NamedTuple
 class Recipe(NamedTuple):
     """`stop_gradient`: none flows into z(y) of LocalFocus. `crop`: GlobalFocus crops at random before augmenting.
 
-    `antialias`: photographs are resized so. `augmentation`: "one" operation for each view, or "all" five.
-    `standardise`: each view's colours, afterwards. `lr`: Adam's learning rate.
+    `antialias`: the resize is antialiased. `augmentation`: "one" operation for each view, or "all" five.
+    `standardise`: each view's colours are standardised after that. `lr`: Adam's learning rate.
     """
 
     stop_gradient: bool

@@ -80,7 +80,7 @@ def augment(images: Tensor, generator: torch.Generator, all_operations: bool = F
 
 
 def standardise(images: Tensor) -> Tensor:
-    """Every channel of each image to mean 0.5 and deviation 0.2 over the pixels that are not dark, which become 0.
+    """Every channel of each image to mean 0.5 and deviation 0.2 over its pixels but the dark ones, which become 0.
 
     (..., 3, H, W) in [0, 1] -> the same. What then tells images apart is structure, not colour or brightness.
     """

@@ -23,7 +23,7 @@ import torchvision
 
 from Dataset.fundus import draw_fundus
 from Dataset.synthetic import write_jpeg
-from DualScaleNet.common.device import resolve_precision
+from DualScaleNet.common.device import free_memory, resolve_precision
 from DualScaleNet.data import load_photographs
 
 WORKERS = 8  # of the authors' DataLoader
@@ -228,22 +228,21 @@ class Bench:
         return rates
 
 
-def memory(name: str, source: str = "/proc/self/status") -> float:
-    """MB of a line of Linux's `source`; NaN on other systems."""
+def memory(name: str) -> float:
+    """MB of a line of Linux's /proc/self/status; NaN on other systems."""
     with suppress(OSError):
-        for text in Path(source).read_text().splitlines():
+        for text in Path("/proc/self/status").read_text().splitlines():
             if text.startswith(f"{name}:"):
                 return int(text.split()[1]) * 1024 / 1e6
     return math.nan
 
 
-def free_memory(device: torch.device) -> float:
-    """MB that a step may take."""
+def freed_memory(device: torch.device) -> float:
+    """MB that a step may take, after what is no longer needed has been given back."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0] / 1e6
-    return memory("MemAvailable", "/proc/meminfo")
+    return free_memory(device) / 1e6
 
 
 def machine(device: torch.device) -> str:

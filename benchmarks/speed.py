@@ -42,7 +42,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import evaluation, reference
-from benchmarks.bench import CPU, GPU, QUICK, Bench, Row, Step, Table, free_memory, machine, memory, reason
+from benchmarks.bench import CPU, GPU, QUICK, Bench, Row, Step, Table, freed_memory, machine, memory, reason
 from DownStream.inference import Predictor
 from DownStream.loss import binary_cross_entropy
 from DownStream.model import DECODERS, Segmenter
@@ -477,7 +477,7 @@ def table_batch(bench: Bench, table: Table) -> None:
     literal = functools.partial(pretraining_side, "paper", None, smallest, side)
     each = evaluation.apart(peak_of_step, literal, str(bench.device)) / smallest
     for batch in bench.sizes.batches:
-        free = free_memory(bench.device)
+        free = freed_memory(bench.device)
         if batch * each > 0.8 * free:
             needed = f"the reference needs {batch * each:,.0f} of {free:,.0f} MB free"
             table.notes.append(f"Batch {batch} is left out: {needed}.")
@@ -672,7 +672,7 @@ def fill(bench: Bench, name: str) -> Table:
     title, make = TABLES[name]
     table, started = Table(title), time.monotonic()
     try:
-        free_memory(bench.device)  # of what the table before it took
+        freed_memory(bench.device)  # of what the table before it took
         make(bench, table)
     except Exception as error:
         table.failure = reason(error)

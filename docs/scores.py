@@ -29,9 +29,9 @@ def rows(file: Path, name: str) -> list[str]:
     return found
 
 
-def decimals(value: float) -> str:
-    """.804"""
-    return f"{value:.3f}".removeprefix("0")
+def decimals(value: float | None) -> str:
+    """.804; a dash for what is not defined."""
+    return "–" if value is None else f"{value:.3f}".removeprefix("0")
 
 
 def main() -> None:

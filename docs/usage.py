@@ -24,8 +24,8 @@ SCRIPTS = (
 )  # fmt: skip
 OPENING = """# Options
 
-The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT --help` prints the same;
-`Dataset/check.py` and `Dataset/synthetic.py` have `--help` alone. A few options for experiments are in
+The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT --help`
+prints the same; `Dataset/check.py` and `Dataset/synthetic.py` have `--help` alone. A few options for experiments are in
 [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.

@@ -10,13 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DownStream.checkpoints import DECODER, without_encoder
 from DownStream.options.predict import MODELS
-from DualScaleNet.common.checkpoint import save_checkpoint
+from DualScaleNet.common.checkpoint import load_file, save_checkpoint
 from DualScaleNet.common.script import run_script
 from DualScaleNet.encoder import Encoder
 
@@ -42,13 +40,13 @@ def main() -> None:
 
 
 def imagenet_encoder(file: Path) -> dict[str, object]:
-    """As `save_encoder` writes it, the kernels in float16: what trains on the file has the same rounded weights.
+    """What `save_encoder` writes, but size and standardise. Kernels are in float16, and are so in training too.
 
     The tensors in the file are in the order of timm's, under other names. They expect photographs in [-1, 1].
     """
     import timm
 
-    names, weights = timm.create_model(NETWORK).state_dict(), torch.load(file, map_location="cpu")
+    names, weights = timm.create_model(NETWORK).state_dict(), load_file(file)
     named = dict(zip(names, weights.values(), strict=True))
     encoder = Encoder(f"timm/{NETWORK}", "symmetric")
     encoder.timm.load_state_dict({name: named[name] for name in encoder.timm.state_dict()})

@@ -112,7 +112,7 @@ def test_a_table_that_fails_takes_no_other_along(tmp_path):
     """A batch of one is refused by main.py, in processes of its own."""
     options = ("--quick", "--batch-size", 1, "--only", "processes", "ceiling", "--out", tmp_path)
     result = run_script("benchmarks/speed.py", *options, code=1)
-    why = "main.py: error: --batch-size 1: each of 1 processes needs two or more, all alike"
+    why = "main.py: error: --batch-size 1: must be at least 2"
     assert f"**Failed**: {why}" in result.stdout and result.stderr.count("error: failed: processes") == 1
     tables = json.loads((tmp_path / "speed.json").read_text())["tables"]
     assert tables["processes"]["failure"] == why and not tables["processes"]["rows"]

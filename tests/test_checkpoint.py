@@ -17,7 +17,7 @@ from DualScaleNet.common.checkpoint import (
     save_latest,
 )
 from DualScaleNet.common.script import UserError
-from DualScaleNet.encoder import Encoder, load_encoder, save_encoder
+from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder, save_encoder
 
 
 @pytest.mark.parametrize("arch, scaling", [("bottleneck18", "unit"), ("resnet18", "imagenet")])
@@ -140,26 +140,41 @@ def test_adam_goes_on_alike_in_another_memory_layout(tmp_path, layouts):
         assert torch.allclose(other["model"].state_dict()[name], value, rtol=0, atol=1e-10), name
 
 
+def test_a_damaged_download_of_imagenet_weights_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "resnet18-f37072fd.pth").write_text("an error page")
+    with pytest.raises(UserError, match=r"resnet18-f37072fd\.pth is damaged: delete it, or put https"):
+        imagenet_encoder("resnet18")
+
+
 def test_without_a_git_program_no_commit_is_recorded(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     save_encoder(tmp_path / "encoder.pth", Encoder(), "paper", 1, 1)
     assert torch.load(tmp_path / "encoder.pth")["commit"] is None
 
 
-@pytest.mark.parametrize("prefix, wrapped, scaling", [("", False, "imagenet"), ("encoder.", True, "unit")])
+@pytest.mark.parametrize(
+    "prefix, wrapped, scaling",
+    [("", False, "imagenet"), ("encoder.", True, "unit"), ("module.encoder.", True, "unit")],
+)
 def test_weights_from_elsewhere_by_torchvisions_names_or_behind_encoder(tmp_path, capsys, prefix, wrapped, scaling):
     theirs = resnet18()
     state = {f"{prefix}{name}": value for name, value in theirs.state_dict().items()}
     if prefix:
         state["head.weight"] = torch.zeros(3)
-        del state["encoder.fc.weight"], state["encoder.fc.bias"]
+        del state[f"{prefix}fc.weight"], state[f"{prefix}fc.bias"]
     torch.save({"state_dict": state, "epoch": 7} if wrapped else state, tmp_path / "theirs.pth")
     encoder, facts = load_encoder(tmp_path / "theirs.pth", "resnet18")
     assert facts == {"arch": "resnet18", "scaling": scaling} and encoder.scaling == scaling
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, theirs.state_dict()[name])
-    left_out = "the encoder encoder.*: head.weight" if prefix else "an encoder: fc.bias, fc.weight"
-    assert capsys.readouterr().out == f"{tmp_path / 'theirs.pth'}: left out, as no part of {left_out}\n"
+    left_out = f"the encoder {prefix}*: head.weight" if prefix else "an encoder: fc.bias, fc.weight"
+    path = tmp_path / "theirs.pth"
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}: left out, as no part of {left_out}", f"{path}: input normalisation assumed: {scaling}"
+    ]  # fmt: skip
     first = "layer1.2.conv1.weight, layer1.2.bn1.weight, layer1.2.bn1.bias and 93 more"
     with pytest.raises(UserError, match=re.escape(f"does not fit: 96 missing ({first})")):
         load_encoder(tmp_path / "theirs.pth", "resnet34")

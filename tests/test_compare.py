@@ -102,7 +102,9 @@ def test_networks_are_scored_on_another_data_set_too_without_training_anew(trees
         ([moved], 1, rf"has scores of {tmp_path / 'other' / 'DRIVE'}: choose another --out"),
     ):
         assert why in run_script("DownStream/compare.py", *arguments, "--also-on", *places, *small, code=code).stderr
+    (tmp_path / "out" / "curve-mine.png").touch()
     run_script("DownStream/compare.py", *arguments, *small)
+    assert (tmp_path / "out" / "curve-mine.png").exists()  # somebody's own file
     assert not (tmp_path / "out" / "results-drive.csv").exists() and rows(tmp_path / "out" / "results.csv") == own
 
 
@@ -131,14 +133,18 @@ def test_what_a_training_refuses_is_passed_on(trees, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "typed, how", [("--seed", "by --seeds"), ("--epochs=3", "before --"), ("--val-fraction", "to 0")]
-)
+    "typed, how",
+    [
+        ("--seed", "give --seeds"), ("--epochs=3", "give it before --"), ("--epoch", "give it before --"),
+        ("--fine", "give --modes"), ("--val-fraction", "it is always 0"),
+    ],
+)  # fmt: skip
 def test_what_the_comparison_sets_is_refused_after_two_dashes(typed, how, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["compare.py", "--encoders", "random", "--", "--schedule", "constant", typed])
     with pytest.raises(SystemExit) as ended:
         parse_args()
     assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith(f"error: {typed} after --: the comparison sets it {how}\n")
+    assert capsys.readouterr().err.endswith(f"error: {typed} after --: {how}\n")
 
 
 def test_differences_are_paired_by_photograph_and_seed():

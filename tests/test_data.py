@@ -15,9 +15,12 @@ from PIL import Image
 from DualScaleNet.common.files import read_image, replacing
 from DualScaleNet.common.photographs import find_duplicates, find_photographs
 from DualScaleNet.common.processes import Processes
+from DualScaleNet.common.resume import resume
+from DualScaleNet.common.run import Position
 from DualScaleNet.common.script import UserError
 from DualScaleNet.data import batches, load_photographs
-from DualScaleNet.pretrain import open_photographs
+from DualScaleNet.model import DualScaleNet
+from DualScaleNet.pretrain import Pretraining, open_photographs
 
 
 def photograph(path: Path, size: tuple[int, int] = (40, 30), seed: int = 0) -> Path:
@@ -207,7 +210,45 @@ def test_pretraining_says_that_photographs_occur_twice(tmp_path, capsys):
     assert len(open_photographs(args, Processes()).array) == 2 and capsys.readouterr().out == ""
     shutil.copy(first, second)
     assert len(open_photographs(args, Processes()).array) == 2
-    assert capsys.readouterr().out == f"1 photographs occur more than once, e.g. {second} and {first}: each counts\n"
+    expected = f"photographs that occur more than once: 1, e.g. {second} and {first}; each copy counts\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_each_part_of_an_accumulated_batch_is_drawn_at_random(tmp_path):
+    """Not the first photographs into the first part: BatchNorm would see one folder, or camera, in each."""
+    model, names = torch.nn.Linear(1, 1), [tmp_path / f"{k}.jpg" for k in range(64)]
+    options = Namespace(run_dir=tmp_path, batch_size=32, accumulate=2, seed=0, precision="float32")
+    run = Pretraining(options, model, torch.optim.Adam(model.parameters()), names)
+    for step in range(2):
+        parts, members = np.split(run.share(0, step), 2), run.members(0, step)
+        assert [sorted(half) for half in np.split(members, 2)] == [part.tolist() for part in parts]
+        assert parts[0].max() > parts[1].min()
+
+
+def test_a_run_whose_photographs_were_replaced_does_not_go_on(tmp_path):
+    paths = [photograph(tmp_path / "photographs" / f"{k}.png", seed=k) for k in range(4)]
+    options = Namespace(
+        run_dir=tmp_path / "run", batch_size=2, accumulate=1, seed=0, precision="float32", resume="auto", epochs=3,
+        schedule="constant", save_minutes=0, data=[tmp_path / "photographs"], recipe="paper", image_size=96,
+        standardise=False, arch="bottleneck18",
+    )  # fmt: skip
+
+    def begun() -> Pretraining:
+        model = DualScaleNet()
+        run = Pretraining(options, model, torch.optim.Adam(model.parameters()), paths)
+        resume(run, len(paths))
+        return run
+
+    run = begun()
+    run.start_at(Position(1, 0, None, [{"epoch": 1, "loss": 1.0}], run.began))
+    options.run_dir.mkdir()
+    run.save()
+    assert begun().epoch == 1
+    photograph(paths[0], (60, 50))
+    with pytest.raises(UserError, match="began with 4 photographs; now there are 4, or their files have changed: "):
+        begun()
+    options.resume = "force"
+    assert begun().epoch == 1
 
 
 def test_batches_are_the_same_from_the_mapping_and_from_the_device():

@@ -14,6 +14,7 @@ from argparse import Namespace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import faults
 import pytest
@@ -67,6 +68,11 @@ def process(rank: int, folder: str, synchronised: bool) -> None:
     result = gradients(model, DistributedDataParallel(model), slice(3 * rank, 3 * rank + 3))
     result |= {name: value for name, value in model.state_dict().items() if "running" in name}
     torch.save(result, f"{folder}/{rank}.pth")
+    both = mock.Mock(Processes, count=2)
+    losses = torch.tensor([rank, 3.0])
+    for _ in range(2):  # what was averaged when a checkpoint was saved is averaged again at the end of the epoch
+        Processes.average(both, losses)
+    assert losses.tolist() == [0.5, 3.0]
     distributed.destroy_process_group()
 
 

@@ -14,7 +14,7 @@ from DownStream.scoring.index import write_index
 from DownStream.scoring.pages import shown
 
 PROTOCOL = {
-    "source": "<i>mine</i>", "checkpoint": "/home/somebody/best.pth", "epoch": 4, "trained_on": "drive",
+    "source": "<i>mine</i>", "checkpoint": ["/home/somebody/run/best.pth"], "epoch": "4", "trained_on": "drive",
     "threshold_from": "given", "notes": ["<b>a note</b>"],
 }  # fmt: skip
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

@@ -231,7 +231,7 @@ def test_an_overlay_in_the_place_of_a_mask_is_named(suffix, mine, checked, drawn
         return painted
 
     (line,) = warnings(checked(mine(paint, f"masks/{{}}.{suffix}")))
-    assert "a picture rather than a mask, with values of all heights, is in " in line and "save the marks alone" in line
+    assert "a picture rather than a mask, with many grey levels, is in " in line and "save the marks alone" in line
 
 
 def test_noise_in_empty_masks_is_not_marked(mine, checked, monkeypatch, tmp_path):
@@ -260,7 +260,7 @@ def test_an_inverted_field_of_view_is_named(mine, drawn, checked, monkeypatch, c
     (line,) = warnings(checked(root))
     start = f"most of the light lies outside of the field of view in {root / 'fov' / '1.png'} and 5 more ("
     assert start in line and line.endswith(
-        "% of 1.png's): if it is inverted, turn it over, or remove it to have it estimated"
+        "% of 1.png's): if black and white are swapped, invert it, or remove it to have it estimated"
     )
     call(monkeypatch, train, "--dataset", "generic", "--data-dir", root, *TRAIN, "--run-dir", tmp_path / "run")
     assert "warning: most of the light lies outside of the field of view" in capsys.readouterr().err

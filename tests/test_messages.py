@@ -143,8 +143,9 @@ def test_weights_behind_a_common_prefix_are_found(kind, tmp_path, capsys):
     expected = state_of()
     assert all(torch.equal(value, expected[name]) for name, value in encoder.state_dict().items())
     assert facts["scaling"] == "imagenet"
-    (line,) = capsys.readouterr().out.splitlines()
+    line, normalisation = capsys.readouterr().out.splitlines()
     assert "left out, as no part of" in line and len(line) < 300
+    assert normalisation.endswith(": input normalisation assumed: imagenet")
     if kind == "MoCo":
         assert "no part of the encoder module.encoder_q.*: module.encoder_k.bn1.bias, " in line and "more" in line
 

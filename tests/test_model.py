@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from argparse import Namespace
 
 import pytest
 import timm
@@ -12,7 +13,8 @@ from DownStream.model import DECODERS, Segmenter
 from DualScaleNet.common.script import UserError
 from DualScaleNet.encoder import BLOCKS, Encoder, load_encoder, save_encoder
 from DualScaleNet.loss import global_loss, local_loss
-from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector, separate_views
+from DualScaleNet.model import DualScaleNet, PerViewBatchNorm, Predictor, Projector, batch_norms, separate_views
+from DualScaleNet.pretrain import build_model
 
 
 def parameters(module: nn.Module) -> int:
@@ -24,6 +26,15 @@ def test_parameter_counts():
     assert parameters(DualScaleNet()) == 8_891_712
     assert parameters(Projector(512)) == 591_872
     assert parameters(Predictor()) == 16_640
+
+
+def test_one_process_has_the_whole_batch_and_synchronises_nothing():
+    options = Namespace(
+        arch="bottleneck18", stop_gradient=True, batch_norm="synchronised", checkpoint_activations=False,
+        weights=[0.5, 0.5, 0.8, 0.2],
+    )  # fmt: skip
+    model = build_model(options, torch.device("cpu"))
+    assert not any(layer.synchronised for layer in batch_norms(model))
 
 
 def test_no_projector_linear_has_a_bias():

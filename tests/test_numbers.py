@@ -120,7 +120,7 @@ def test_the_marked_share_is_of_the_field_of_view():
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no data beside the repository")
 def test_the_vertical_ratio_of_the_experts_drawings_is_the_experts_own():
-    """The majority label is close to the four experts' mean; the mean over the four levels of agreement is next to it."""
+    """The majority label is close to the four experts' mean, the mean over the four levels of agreement next to it."""
     samples = CATALOGUE["drishti-gs"].find(REAL / "Drishti-GS1_files", ["disc", "cup"])["train"]
     own: list[float] = []
     ours: dict[int, list[float]] = {level: [] for level in (1, 128, 191, 255)}

@@ -1,6 +1,5 @@
 """Photographs as people have them: labels among them, other formats, DICOM, 12 bits, white surroundings."""
 
-import hashlib
 import io
 import os
 import shutil
@@ -29,7 +28,7 @@ from DualScaleNet.common.photographs import find_photographs, passed_over_line
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.script import UserError
 from DualScaleNet.common.surroundings import black_surroundings
-from DualScaleNet.data import _identity, load_photographs
+from DualScaleNet.data import load_photographs
 from DualScaleNet.encoder import Encoder
 from DualScaleNet.pretrain import open_photographs
 
@@ -197,12 +196,27 @@ def test_pretraining_passes_over_labels_that_only_their_colours_tell(tmp_path, c
         open_photographs(options, Processes())
 
 
-def test_the_cache_of_a_folder_of_jpegs_has_the_name_that_it_always_had(tmp_path):
-    paths = [save(tmp_path / f"{name}.jpg") for name in ("10_left", "10_right", "007-1774-100")]
-    digest = hashlib.sha256(b"224 True")
-    for path in paths:
-        digest.update(b"\n" + os.fsencode(path) + f" {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    assert _identity(paths, 224, True) == digest.hexdigest()[:20]
+def test_a_folder_of_a_relative_and_of_an_absolute_path_has_the_same_cache(tmp_path, monkeypatch):
+    for name in "abc":
+        save(tmp_path / "mine" / f"{name}.jpg")
+    Image.new("L", (96, 96), 255).save(tmp_path / "mine" / "b_drawn.png")
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("mine"), tmp_path / "mine"):
+        found = load_photographs(sorted(folder.iterdir()), 96, True, tmp_path / "cache", 0.5)
+        assert [path.name for path in found.paths] == ["a.jpg", "b.jpg", "c.jpg"] and len(found.array) == 3
+        assert found.labels == [folder / "b_drawn.png"]
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_a_broken_link_among_photographs_is_named_and_left_out(checkpoint, tmp_path, monkeypatch, capsys):
+    for clinic in ("a", "b"):  # folders of the same name have results of their own
+        save(tmp_path / clinic / "images" / "1.png")
+        (tmp_path / clinic / "images" / "2.png").symlink_to(tmp_path / "nowhere.png")
+        with pytest.raises(UserError, match="1 of 2 photographs could not be read"):
+            call(monkeypatch, predict, "--checkpoint", checkpoint, "--images", tmp_path / clinic / "images")
+        assert f"left out: cannot read {tmp_path / clinic / 'images' / '2.png'}" in capsys.readouterr().err
+        results = checkpoint.parent / f"predictions-{clinic}-images"
+        assert [row["image"] for row in rows(results / "summary.csv")] == ["1"]
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs in ../shared/data")

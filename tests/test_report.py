@@ -29,7 +29,7 @@ HEIGHT, WIDTH = 50, 60
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 PROTOCOL = {
     "source": "DRIVE test", "target": "vessels", "images": 3, "threshold": 0.5, "threshold_from": "given",
-    "field_of_view": "shipped", "checkpoint": "/home/somebody/runs/best.pth", "epoch": 400, "trained_on": "drive",
+    "field_of_view": "shipped", "checkpoint": ["/home/somebody/runs/best.pth"], "epoch": "400", "trained_on": "drive",
     "map_format": "png",
 }  # fmt: skip
 

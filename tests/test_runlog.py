@@ -45,5 +45,6 @@ def test_a_run_of_an_older_version_gets_the_new_columns(tmp_path):
     draw_curves(tmp_path / "curves.png", log.rows, {"new": ["rank"]})
     log.append({"epoch": 2, "rank": 5.0, "loss": 1.0})
     log.append({"epoch": 3, "rank": 4.0, "loss": 0.5})
+    log.append({"epoch": 4, "loss": 0.25, "rank": 3.0})
     text = (tmp_path / "log.csv").read_text().splitlines()
-    assert text == ["epoch,rank,loss", "1,,2.0", "2,5.0,1.0", "3,4.0,0.5"]
+    assert text == ["epoch,rank,loss", "1,,2.0", "2,5.0,1.0", "3,4.0,0.5", "4,3.0,0.25"]

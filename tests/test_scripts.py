@@ -19,7 +19,7 @@ from DownStream import train as segmentation
 from DownStream.recipes import OLD_NAMES, RECIPES
 from DownStream.training_set import default_epochs
 from DualScaleNet import main as pretraining
-from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision
+from DualScaleNet.common.device import autocast, grad_scaler, resolve_precision, select_device
 from DualScaleNet.common.script import UserError
 
 SCRIPTS = (
@@ -59,7 +59,7 @@ def test_options_are_declared_with_their_types(script, monkeypatch):
 @pytest.mark.parametrize(
     "script, arguments, message",
     [
-        ("DualScaleNet/main.py", ["--epoch", "0"], "--epochs: must be at least 1, not 0"),
+        ("DualScaleNet/main.py", ["--epoch", "0"], "--epochs: must be a whole number of at least 1, not 0"),
         ("DualScaleNet/main.py", ["--image-size", "64"], "--image-size 64: must be at least 96"),
         ("DualScaleNet/main.py", ["--weights", "0", "0", "1", "1"], "--weights: GLOBAL or LOCAL must be above 0"),
         ("DownStream/train.py", ["--dataset", "generic"], "--dataset generic needs --data-dir"),
@@ -217,6 +217,13 @@ def test_a_run_from_before_recipes_had_that_name_goes_on_and_predicts(trees, pre
     assert len(list(tmp_path.glob("out/probability/*.png"))) == 2
 
 
+def test_more_processes_than_gpus_are_told_how_many_there_are(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "5")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    with pytest.raises(UserError, match="this machine has 4 GPUs: start torchrun with --nproc-per-node 4"):
+        select_device("cuda")
+
+
 def test_precision_auto_takes_what_the_hardware_gains_by(monkeypatch):
     cpu = torch.device("cpu")
     for capabilities, expected in (
@@ -262,6 +269,18 @@ def test_training_goes_on_bit_for_bit(trees, pretrained, trained, tmp_path):
     assert same_tensors(tmp_path / "run" / "last.pth", trained / "last.pth", "model")
     refused = train(trees / "DRIVE", tmp_path / "run", *common, "--epochs", 3, "--fold", 1, code=1).stderr
     assert "--fold was 0, now 1" in refused
+
+
+@pytest.mark.slow
+def test_a_run_whose_labels_were_corrected_goes_on_only_by_force(trees, tmp_path):
+    data, run = shutil.copytree(trees / "DRIVE", tmp_path / "DRIVE"), tmp_path / "run"
+    train(data, run, "--encoder", "random", "--epochs", 1)
+    label = next((data / "training" / "1st_manual").iterdir())
+    label.write_bytes(label.read_bytes() + b"corrected")
+    refused = train(data, run, "--encoder", "random", "--epochs", 2, code=1).stderr
+    assert "holds other photographs or labels than when" in refused
+    train(data, run, "--encoder", "random", "--epochs", 2, "--val-fraction", 0, "--resume", "force")
+    assert not (run / "best.pth").exists()  # nothing is validated any more
 
 
 def test_prediction_can_be_recomputed_from_its_files(trees, trained):

@@ -372,6 +372,7 @@ def test_a_users_own_split_wins(official, tmp_path, monkeypatch):
         ({"test": ["01_test"]}, "the list train is empty"),
         ({"train": ["01_test"], "hold": []}, "it has a list hold"),
         (["01_test"], "an object of lists"),
+        ({"train": [["01_test"]]}, "an object of lists of photographs' names"),
     ):
         split.write_text(json.dumps(content))
         with pytest.raises(UserError, match=problem):

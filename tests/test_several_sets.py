@@ -19,7 +19,7 @@ from DownStream.model import DECODERS, Segmenter
 from DownStream.options import predict as predict_options
 from DownStream.options import train as train_options
 from DownStream.selection import labels_of, own_samples
-from DownStream.sources import fit_of
+from DownStream.sources import fit_of, full_keys
 from DownStream.training import labels_and_inside
 from DownStream.training_set import input_of, read_training_set, split_samples
 from DownStream.transforms import training_batch
@@ -110,12 +110,20 @@ def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, 
         (["--init", "x", "--encoder", "random"], "--init brings its own encoder"),
         (["--init", "x", "--diameter", "500"], "--init brings its own encoder"),
         (["--init", "x", "--arch", "resnet18"], "--init brings its own encoder"),
+        (["--fold", "2"], "--fold 2 needs --folds"),
+        (["--folds", "1"], "--folds 1: must be at least 2"),
     ],
 )
 def test_options_that_do_not_fit(arguments, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         options_of(monkeypatch, train_options, *arguments)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_photographs_are_the_same_in_one_set_and_among_several():
+    assert full_keys(["drive"], ["train/21"]) == full_keys(["stare", "drive"], ["train/drive/21"]) == {"train/drive/21"}
+    assert full_keys(["generic", "generic"], ["train/generic-2/a-1/b"]) == full_keys(["generic"], ["train/a-1/b"])
+    assert full_keys(["rim-one-r3", "drive"], ["train/rim-one-r3/N-1-L"]) == {"train/rim-one-r3/N-1-L"}
 
 
 def test_generic_masks_take_the_targets_of_the_others(monkeypatch):
@@ -251,6 +259,15 @@ def test_training_goes_on_from_a_checkpoint(trees, trained, tmp_path, monkeypatc
             monkeypatch, train_script, "--data-dir", trees / "DRIVE", "--init", trained / "last.pth", "--recipe",
             "linear", "--run-dir", tmp_path / "other",
         )  # fmt: skip
+    for options, message in (
+        (("--fov", "crop"), "was trained without --fov crop: do the same with --init"),
+        (("--recipe", "compact-without-standardise"), "was trained by another recipe: add --recipe compact"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(
+                monkeypatch, train_script, "--data-dir", trees / "DRIVE", "--init", trained / "last.pth", *options,
+                "--run-dir", tmp_path / "other",
+            )  # fmt: skip
     resumed = train(trees / "DRIVE", run, "--init", trained / "last.pth", "--epochs", 2, "--lr", 1e-12, "--folds", 3)
     assert "epoch 1" in resumed.stdout + resumed.stderr
     assert np.isfinite(load_segmentation(run / "last.pth")["log"][-1]["loss"])

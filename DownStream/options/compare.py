@@ -5,15 +5,16 @@ from pathlib import Path
 
 from DownStream.recipes import RECIPES, recipe_type
 from DownStream.sets import CATALOGUE
-from DualScaleNet.common.options import HelpFormatter, natural_int, positive, positive_int, share
+from DualScaleNet.common.options import HelpFormatter, natural_int, positive, positive_int, up_to_one
 from DualScaleNet.common.script import ROOT
 
-# What the comparison says to train.py itself, and how.
+# What the comparison says to train.py itself, and what to do instead.
+BEFORE = "give it before --"
 DECIDED = {
-    "--dataset": "before --", "--data-dir": "before --", "--epochs": "before --", "--encoder": "by --encoders",
-    "--recipe": "by --recipes", "--preset": "by --recipes", "--label-fraction": "by --fractions",
-    "--seed": "by --seeds", "--fold": "by --seeds", "--folds": "before --", "--val-fraction": "to 0",
-    "--finetune": "by --modes", "--run-dir": "by --out",
+    "--dataset": BEFORE, "--data-dir": BEFORE, "--epochs": BEFORE, "--folds": BEFORE, "--encoder": "give --encoders",
+    "--recipe": "give --recipes", "--preset": "give --recipes", "--label-fraction": "give --fractions",
+    "--seed": "give --seeds", "--fold": "give --seeds", "--val-fraction": "it is always 0",
+    "--finetune": "give --modes", "--run-dir": "give --out",
 }  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def parse_args(description: str | None = None) -> Options:
         metavar="NAME", default=argparse.SUPPRESS, help=argparse.SUPPRESS,
     )
     group.add_argument(
-        "--fractions", type=share, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
+        "--fractions", type=up_to_one, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="F",
         help="Train on these label fractions: fractions of the training photographs. A larger one contains the "
         "smaller ones.",
     )
@@ -118,11 +119,13 @@ def parse_args(description: str | None = None) -> Options:
         "--out", type=Path, metavar="FOLDER", help="Write into this folder. Default: runs/compare/DATASET."
     )
     options = parser.parse_args(namespace=Options())
-    if "--epochs" in options.train_options:
-        parser.error("--epochs must be given before --")
     for word in options.train_options:
-        if how := DECIDED.get(word.partition("=")[0]):
-            parser.error(f"{word} after --: the comparison sets it {how}")
+        name = word.partition("=")[0]  # which train.py takes shortened too
+        meant = [option for option in DECIDED if len(name) > 2 and option.startswith(name)]
+        if meant:
+            parser.error(f"{word} after --: {DECIDED[meant[0]]}")
+    if options.folds == 1:
+        parser.error("--folds 1: must be at least 2")
     if len(dict(options.also_on)) < len(options.also_on):
         parser.error("--also-on names a data set twice: give one folder of it, and the other with another --out")
     options.also_on = dict(options.also_on)

@@ -166,7 +166,7 @@ def parse_args(description: str | None = None) -> Options:
     group.add_argument(
         "--out", type=Path, metavar="FOLDER",
         help="Write everything into this folder. Default: predictions-SPLIT, with --dataset predictions-DATASET-SPLIT, "
-        "with --images predictions-NAME, of N checkpoints with -of-N, beside the first checkpoint; with --model in runs.",
+        "with --images predictions-NAME, of N checkpoints with -of-N, beside the first checkpoint; of --model in runs.",
     )
     group.add_argument(
         "--map-format", default="png", choices=MAP_FORMATS,
@@ -187,8 +187,10 @@ def parse_args(description: str | None = None) -> Options:
             parser.error(f"--model: there are no ready models in {MODELS}: give a --checkpoint")
     if options.target and not options.dataset:
         parser.error("--target says how to read the masks of another data set: it needs --dataset")
-    if options.dataset and len(options.data_dir or [""]) != 1:
-        parser.error(f"--data-dir names {len(options.data_dir or [])} folders: --dataset is in one")
+    if options.dataset and options.images:
+        parser.error("--images and --dataset exclude each other: give one of them")
+    if options.dataset and options.data_dir and len(options.data_dir) > 1:
+        parser.error(f"--data-dir names {len(options.data_dir)} folders: --dataset is in one")
     if options.window and options.window % STRIDE:
         parser.error(f"--window {options.window}: must be a multiple of {STRIDE}")
     if options.fov and not options.images:

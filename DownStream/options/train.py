@@ -15,12 +15,12 @@ from DualScaleNet.common.options import (
     TrainingOptions,
     add_machine,
     add_schedule,
-    fraction,
+    below_one,
     natural_int,
+    non_negative,
     positive,
     positive_int,
-    share,
-    weight,
+    up_to_one,
 )
 from DualScaleNet.common.script import ROOT, UserError
 from DualScaleNet.recipes import architecture
@@ -36,7 +36,7 @@ def fold_choice(text: str) -> int | str:
 class Options(TrainingOptions):
     """What train.py is called with; the recipe and the data set have filled in what was left out.
 
-    `encoder` and `run_dir` may still be None, until the newest encoder is found.
+    `encoder`, `arch`, `run_dir`, `epochs` and `val_every` may still be None: `train` fills them in.
     """
 
     dataset: list[str]
@@ -85,12 +85,12 @@ def parse_args(description: str | None = None) -> Options:
     )
     add_targets(group, "vessels, disc or EX, as the set has it; of generic, mask")
     group.add_argument(
-        "--val-fraction", type=fraction, default=0.2, metavar="F",
+        "--val-fraction", type=below_one, default=0.2, metavar="F",
         help="Hold out this fraction of the training list for validation, which chooses best.pth. With 0 there is no "
-        "best.pth, and the last epoch counts.",
+        "best.pth, and the last epoch counts. A validation list that a set has is taken as it is.",
     )
     group.add_argument(
-        "--label-fraction", type=share, default=1.0, metavar="F",
+        "--label-fraction", type=up_to_one, default=1.0, metavar="F",
         help="Train on this fraction of the training photographs. The authors took 0.25 and 1.",
     )
     group.add_argument(
@@ -218,7 +218,7 @@ def parse_args(description: str | None = None) -> Options:
     )
     group.add_argument("--val-every", type=positive_int, help=argparse.SUPPRESS)  # epochs
     group.add_argument(
-        "--save-minutes", type=weight, default=5, help=argparse.SUPPRESS  # between checkpoints
+        "--save-minutes", type=non_negative, default=5, help=argparse.SUPPRESS  # between checkpoints
     )
     options = parser.parse_args(namespace=Options())
 
@@ -249,8 +249,10 @@ def parse_args(description: str | None = None) -> Options:
         options.size = options.size or recipe.disc_size
     if several and options.target != options.targets and "generic" not in options.dataset:
         parser.error("--target: of several data sets only generic's masks are read by values: write the names alone")
-    if options.fold == ALL and not options.folds:
-        parser.error("--fold all needs --folds")
+    if options.fold and not options.folds:
+        parser.error(f"--fold {options.fold} needs --folds")
+    if options.folds == 1:
+        parser.error("--folds 1: must be at least 2")
     if options.folds and isinstance(options.fold, int) and not options.fold < options.folds:
         parser.error(f"--fold {options.fold}: with --folds {options.folds} the last is {options.folds - 1}")
     if options.split_file and options.folds:

@@ -168,8 +168,8 @@ def facts(protocol: dict[str, Any], thresholds: dict[str, float]) -> dict[str, s
     several = len(set(thresholds.values())) > 1
     values = [f"{value:.4g}" + f" ({target})" * several for target, value in thresholds.items()]
     known = {
-        "checkpoint": ", ".join(dict.fromkeys(Path(path).name for path in protocol["checkpoint"].split(", "))),
-        "epoch": str(protocol["epoch"]),
+        "checkpoint": ", ".join(f"{Path(path).parent.name}/{Path(path).name}" for path in protocol["checkpoint"]),
+        "epoch": protocol["epoch"],
         "trained on": str(protocol["trained_on"]),
         "threshold": f"{', '.join(values if several else values[:1])}, {reason}",
     }

@@ -29,7 +29,7 @@ class Label:
 class Sample:
     """One photograph with what belongs to it.
 
-    `labels` has a label for each target that is labelled, `observer` a second person's for the human line. Of a
+    `labels` has a label for each target that is labelled, `observer` a second person's, to compare with. Of a
     `stereo` pair the left half is the photograph. `roi`: it shows only the region around the disc. `bits`: of how many
     bits its values are if the file has 16 for each.
     """
@@ -128,6 +128,8 @@ def find_prepared(
             samples.append(Sample(stem(image), image, {target: Label(label)} if label else {}, split=split, roi=roi))
         if samples:
             splits[split] = samples
+    if splits:
+        print(f"{place}: one mask for each photograph, read as {target}")
     return splits
 
 

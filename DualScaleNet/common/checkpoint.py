@@ -3,6 +3,7 @@
 Every file says what it is: `format` (version), `kind`, and what a reader needs to use it without another option.
 """
 
+import hashlib
 import os
 import pickle
 import zipfile
@@ -17,6 +18,11 @@ from DualScaleNet.common.files import replacing
 from DualScaleNet.common.script import UserError, few, git_commit, warn
 
 FORMAT = 2  # 1 had no log in training checkpoints
+
+
+def sha256(path: Path) -> str:
+    """A file's checksum."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class DamagedError(UserError):

@@ -29,6 +29,8 @@ def select_device(name: str) -> torch.device:
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError):
+        if 0 < (gpus := torch.cuda.device_count()) <= int(os.environ.get("LOCAL_RANK", 0)):
+            raise UserError(f"this machine has {gpus} GPUs: start torchrun with --nproc-per-node {gpus}") from None
         raise UserError(f"--device {name}: not available here; use auto or cpu") from None
     return device
 
@@ -41,7 +43,7 @@ def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a process could still take of the device's memory."""
+    """Bytes of the device's memory that are free; of a container at most its limit, whatever it uses of that."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -71,7 +73,7 @@ def refuse_other_precision(saved: str | None, device: torch.device, precision: s
     """A run goes on in the precision that it began in; what `auto` means may change with the machine.
 
     Args:
-        saved: the run's, resolved; None in checkpoints of before.
+        saved: the run's, resolved; None in checkpoints of older versions.
 
     Raises:
         UserError: it is another one now.
@@ -103,7 +105,7 @@ def grad_scaler(device: torch.device, precision: str) -> torch.amp.GradScaler:
 
 
 def seeded_generator(*numbers: int) -> torch.Generator:
-    """A CPU generator that depends on `numbers` alone, e.g. (seed, epoch, step, rank).
+    """A CPU generator that depends on `numbers` alone, e.g. (seed, epoch, step, rank); zeros at their end do not count.
 
     Randomness that is counted rather than carried along needs no saving: a resumed run draws what the undisturbed one
     would have drawn.

@@ -1,7 +1,10 @@
 """Types and checks of command-line options that both stages share."""
 
 import argparse
+import math
 import textwrap
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,52 +29,24 @@ class TrainingOptions(argparse.Namespace):
     save_minutes: float
 
 
-def positive_int(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
-    return value
+def number(kind: Callable[[str], Any], fits: Callable[[Any], bool], what: str) -> Callable[[str], Any]:
+    """A type for argparse: what `kind` reads and `fits` accepts; `what` says it in words."""
+
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if fits(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {what}, not {text}")
+
+    return parse
 
 
-def natural_int(text: str) -> int:
-    """A whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def positive(text: str) -> float:
-    """A number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
-
-
-def weight(text: str) -> float:
-    """A number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number of at least 0 and below 1."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, not {text}")
-    return value
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1."""
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, not {text}")
-    return value
+positive_int = number(int, lambda value: value >= 1, "a whole number of at least 1")
+natural_int = number(int, lambda value: value >= 0, "a whole number of at least 0")
+positive = number(float, lambda value: 0 < value < math.inf, "a number above 0")
+non_negative = number(float, lambda value: 0 <= value < math.inf, "a number of at least 0")
+below_one = number(float, lambda value: 0 <= value < 1, "a fraction of at least 0 and below 1")
+up_to_one = number(float, lambda value: 0 < value <= 1, "a fraction above 0 and at most 1")
 
 
 def add_schedule(group: argparse._ArgumentGroup, by_recipe: bool = False) -> None:

@@ -165,10 +165,11 @@ class Processes:
         distributed.all_reduce(values, distributed.ReduceOp.MAX)
         return int(values)
 
-    def add_up(self, values: torch.Tensor) -> None:
-        """Adds up the processes' values, in place."""
+    def average(self, values: torch.Tensor) -> None:
+        """Replaces values by their mean over the processes, in place."""
         if self.count > 1:
             distributed.all_reduce(values)
+            values /= self.count
 
     def leave(self) -> None:
         """Ends the good way: together, as a process that is gone counts as lost, and its host may keep the store."""

@@ -9,9 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, restore
+from DualScaleNet.common.checkpoint import load_latest, restore
 from DualScaleNet.common.device import refuse_other_precision
 from DualScaleNet.common.options import plain_options, refuse_changes
 from DualScaleNet.common.processes import Processes
@@ -43,7 +41,8 @@ def resume(run: Run, images: int) -> bool:
             checkpoint = load_latest(path, run.kind)
             if checkpoint and checkpoint.get("began") == processes.launch:
                 return checkpoint
-        return load_checkpoint(file, run.kind) | {"began": 0.0} if file and file.exists() else None
+        found = load_latest(file, run.kind) if file and file.exists() else None
+        return found and found | {"began": 0.0}
 
     checkpoint, owner = furthest(processes, load)
     if checkpoint is None:
@@ -54,21 +53,21 @@ def resume(run: Run, images: int) -> bool:
     if file and not checkpoint.get("began"):
         path, checkpoint["began"] = file, processes.launch
     if options.resume != "force":
-        same = checkpoint.get("sizes") == run.description()["sizes"]  # which older versions did not note
+        sizes = checkpoint.get("sizes")  # which older versions did not note
+        same = sizes == run.description()["sizes"]
         free = FREE_OPTIONS | ({"data"} if same or processes.hosts > 1 else set())
         free -= {"epochs"} if options.schedule == "cosine" else set()
         if "precision" in checkpoint:
             refuse_other_precision(checkpoint["precision"], run.device, options.precision, path.parent)
             free |= {"precision"}
         refuse_changes(checkpoint["options"], plain_options(options), free, path.parent)
-        if checkpoint["images"] != images:
+        if checkpoint["images"] != images or (sizes and not same):
             raise UserError(
-                f"{path.parent} began with {checkpoint['images']} photographs, now there are {images}: choose another "
-                "--run-dir, start over with --resume never, or go on all the same with --resume force"
+                f"{path.parent} began with {checkpoint['images']} photographs; now there are {images}, or their files "
+                "have changed: choose another --run-dir, start over with --resume never, or go on all the same with "
+                "--resume force"
             )
     restore(path, checkpoint, run.parts())
-    if checkpoint["losses"] is not None and not run.first:
-        checkpoint["losses"] = torch.zeros_like(checkpoint["losses"])  # the first process has them for all
     run.start_at(Position.of(checkpoint, run.steps_per_epoch))
     return owner > 0
 

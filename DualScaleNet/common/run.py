@@ -204,13 +204,13 @@ class Run(ABC):
         Raises:
             UserError: a loss is infinite or NaN; with --non-finite skip, all of this start.
         """
-        self.processes.add_up(self.losses)
+        self.processes.average(self.losses)
         self._refuse_broken_losses()
         taken = self.losses.isfinite().all(1)
         if not taken[self.steps_before :].any():
             raise UserError(f"no loss of epoch {self.epoch + 1} was finite: lower --lr or use --precision float32")
         weights = torch.tensor(images, device=self.device)[taken, None]
-        means = (self.losses[taken] * weights).sum(0) / weights.sum() / self.processes.count
+        means = (self.losses[taken] * weights).sum(0) / weights.sum()
         seconds = time.monotonic() - self.began_epoch
         return {
             "epoch": self.epoch + 1, **dict(zip(self.terms, means.tolist(), strict=True)), "lr": self.lr,
@@ -247,9 +247,8 @@ class Run(ABC):
         if not verdict:
             return
         if self.step:
-            self.processes.add_up(self.losses)
+            self.processes.average(self.losses)
             self._refuse_broken_losses()
-            self.losses.mul_(self.first)  # the first process carries them on for all
         if self.first:
             self.refuse_broken_weights()
             self.save()

@@ -60,7 +60,7 @@ class RunLog:
     def _write(self, path: Path, rows: list[dict[str, float | None]], header: bool) -> None:
         with writing(self.path), open(path, "a", newline="") as file:
             if rows:
-                writer = csv.DictWriter(file, rows[0])
+                writer = csv.DictWriter(file, self.rows[0])  # in the header's order
                 if header:
                     writer.writeheader()
                 writer.writerows(rows)

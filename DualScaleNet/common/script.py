@@ -47,11 +47,11 @@ class StopSignal:
             self.number, self.noted = number, time.monotonic()
 
 
-def run_script(main: Callable[[], None], lower: str = "") -> None:
+def run_script(main: Callable[[], None], advice: str = "close other programs") -> None:
     """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130.
 
     Args:
-        lower: the options that make it need less memory.
+        advice: what to do where memory does not suffice.
     """
     name = Path(sys.argv[0]).name
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -63,7 +63,7 @@ def run_script(main: Callable[[], None], lower: str = "") -> None:
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        sys.exit(f"{name}: error: out of memory: {lower}; a run goes on from its last checkpoint")
+        sys.exit(f"{name}: error: out of memory: {advice}, and repeat the command")
     except Stopped as stop:
         print(f"{name}: {stop}", file=sys.stderr)
         sys.exit(128 + stop.number)
