@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, SegmentationSet
 from DownStream.targets import add_targets, complete_targets, find_samples, leave_out_unlabelled, names_of
+from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import is_turned
 from DualScaleNet.common.options import HelpFormatter
 from DualScaleNet.common.photographs import find_duplicates, find_photographs, split_of
@@ -168,6 +169,8 @@ def check_split(
             remarks.faults.append(f"{split}: {error}")
             continue
         census.add(sample, photograph)
+        if not targets and is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+            remarks.notes.append(f"{split}: {sample.image} has a label's few colours: pretraining leaves it out")
         height, width = photograph.image.shape[1:]
         sizes.append((width, height))
         if photograph.labels and is_turned(sample.image):

@@ -1,5 +1,6 @@
 """The prediction of many photographs: maps, masks and overlays of each, a table of all, and scores."""
 
+import csv
 import json
 import sys
 from collections import deque
@@ -29,7 +30,7 @@ from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
-from DualScaleNet.common.script import ROOT, UserError, out_of_memory, progress_bar
+from DualScaleNet.common.script import ROOT, UserError, few, out_of_memory, progress_bar, warn
 
 DECIDING = 64  # photographs on which a threshold is chosen by the share that it marks
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
@@ -63,6 +64,8 @@ def predict(options: Options) -> None:
     thresholds = thresholds_of(options, paths, checkpoints, work)
     out = options.out or (ROOT / "runs" if options.model else paths[0].parent) / name
     claim(out)
+    if options.images:
+        warn_of_others(out, {sample.id for _, sample in work})
 
     by_diameter = options.scale is None and any(each.network_input.diameter for each in predictors)
     typed = list(thresholds) if options.images else labels_of(checkpoints[0], options)[0]
@@ -93,6 +96,16 @@ def predict(options: Options) -> None:
         raise UserError(f"{left_out} photographs could not be read or predicted and were left out")
     if not results.rows:
         raise UserError(f"no photographs in {source}")
+
+
+def warn_of_others(out: Path, photographs: set[str]) -> None:
+    """Results of other photographs in the output folder stay there, but not in its tables."""
+    table = out / "summary.csv"
+    if table.exists():
+        with open(table, newline="", **UTF8) as file:
+            others = [row["image"] for row in csv.DictReader(file) if row["image"] not in photographs]
+        if others:
+            warn(f"{out} holds other photographs' results too ({few(others)}): summary.csv will be of today's alone")
 
 
 def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:

@@ -126,8 +126,10 @@ def test_photographs_that_repeat_in_pretraining_are_noted(trees, tmp_path, capsy
     first, *_ = sorted((folder / "train" / "img").iterdir())
     for copy in ("train/img/zz.jpg", "test/img/zz.jpg"):
         shutil.copy(first, folder / copy)
+    Image.new("L", (96, 96), 255).save(drawn := folder / "train" / "img" / "drawn.png")
     assert check_set("ddr", tmp_path, asked=True) == 0
     text = capsys.readouterr().out
+    assert f"note: train: {drawn} has a label's few colours: pretraining leaves it out" in text
     where = "note: train and test: 1 photograph occurs more than once"
     assert f"{where}, {first} and {folder / 'train/img/zz.jpg'} first: each copy counts" in text
 

@@ -217,6 +217,9 @@ def test_a_broken_link_among_photographs_is_named_and_left_out(checkpoint, tmp_p
         assert f"left out: cannot read {tmp_path / clinic / 'images' / '2.png'}" in capsys.readouterr().err
         results = checkpoint.parent / f"predictions-{clinic}-images"
         assert [row["image"] for row in rows(results / "summary.csv")] == ["1"]
+    call(monkeypatch, predict, "--checkpoint", checkpoint, "--images", save(tmp_path / "3.png"), "--out", results)
+    expected = f"{results} holds other photographs' results too (1): summary.csv will be of today's alone"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs in ../shared/data")
