@@ -29,7 +29,7 @@ from DualScaleNet.common.checkpoint import sha256
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, writing
-from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
+from DualScaleNet.common.photographs import LABEL_BY_COLOURS, skipped_line
 from DualScaleNet.common.script import ROOT, UserError, few, out_of_memory, progress_bar, warn
 
 DECIDING = 64  # photographs on which a threshold is chosen by the share that it marks
@@ -76,7 +76,7 @@ def predict(options: Options) -> None:
     predict_all(work, results, ledger)
 
     if results.labels:
-        print(passed_over_line({LABEL_BY_COLOURS: results.labels}))
+        print(skipped_line({LABEL_BY_COLOURS: results.labels}))
     results.write_table()
     if ledger:
         ledger.close()
@@ -117,7 +117,7 @@ def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:
     """
     done = {sample.id: row for _, sample in work if ledger and (row := ledger.row_of(sample))}
     if done:
-        print(f"going on: {len(done)} photographs were predicted before")
+        print(f"resuming: {len(done)} photographs were predicted before")
     left = [(predictor, sample) for predictor, sample in work if sample.id not in done]
     written: deque[tuple[Sample, dict[str, Any], list[Future[None]]]] = deque()  # or about to be
 

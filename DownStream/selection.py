@@ -13,7 +13,7 @@ from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.sources import find_sets, full_keys, merged, typed_for
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
-from DualScaleNet.common.photographs import PHOTOGRAPH_FOLDER, find_photographs, passed_over_line
+from DualScaleNet.common.photographs import PHOTOGRAPH_FOLDER, find_photographs, skipped_line
 from DualScaleNet.common.script import ROOT, UserError, few
 
 
@@ -104,8 +104,8 @@ def photographs_in(places: list[Path], fov: Path | None = None) -> tuple[list[Sa
         UserError: there is no photograph, two would give results of the same name, or no mask has a photograph's name.
     """
     found = find_photographs(places, ["train", "val", "test"])
-    if found.passed_over:
-        print(passed_over_line(found.passed_over))
+    if found.skipped:
+        print(skipped_line(found.skipped))
     try:
         folder = Path(os.path.commonpath([os.path.abspath(each if each.is_dir() else each.parent) for each in places]))
     except ValueError:

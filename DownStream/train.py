@@ -7,7 +7,7 @@
     python DownStream/train.py --dataset drishti-gs --target disc cup # several targets, one network
 
 The run folder receives last.pth, best.pth (the best F1 on validation images, if there are any), log.csv, curves.png,
-args.json and split.json. If a run was stopped, the same command goes on with it. DownStream/predict.py scores it.
+args.json and split.json. If a run was stopped, the same command resumes it. DownStream/predict.py scores it.
 """
 
 import sys

@@ -57,7 +57,7 @@ FREE_OPTIONS = {"epochs", "run_dir", "resume", "device", "save_minutes", "non_fi
 
 
 def train_folds(options: Options) -> None:
-    """A run for each fold, one after the other; those that are over are passed over.
+    """A run for each fold, one after the other; those that are done are skipped.
 
     Raises:
         UserError, Stopped: as `train`.
@@ -215,7 +215,7 @@ class Training(Run):
         if changed and not self.options.finetune and self.options.resume != "force":
             raise UserError(
                 f"{self.options.encoder} is no longer the encoder that {self.folder} began with: start over with "
-                "--resume never, or go on with the old one with --resume force"
+                "--resume never, or keep the old one with --resume force"
             )
         self.loaded = restored
         same = checkpoint["split"]["val"] == self.split["val"]  # --resume force may bring others
@@ -308,7 +308,7 @@ def default_name(options: Options) -> str:
 def resumable(
     options: Options, split: dict[str, list[str]], sizes: str, device: torch.device
 ) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if there is one and `--resume` allows.
+    """The checkpoint to resume from, if there is one and `--resume` allows.
 
     Raises:
         UserError: it was made with other options or another split.
@@ -327,7 +327,7 @@ def resumable(
     if checkpoint["split"] != split or noted not in (None, sizes):
         raise UserError(
             f"{', '.join(map(str, options.data_dir))} holds other photographs or labels than when {last} began: start "
-            "over with --resume never, or go on all the same with --resume force"
+            "over with --resume never, or resume all the same with --resume force"
         )
     return checkpoint
 

@@ -19,7 +19,7 @@ from DownStream.sets.base import Sample
 from DownStream.training_set import STATISTICS
 from DualScaleNet.common.device import select_device
 from DualScaleNet.common.files import replacing
-from DualScaleNet.common.photographs import LABEL_BY_COLOURS, passed_over_line
+from DualScaleNet.common.photographs import LABEL_BY_COLOURS, skipped_line
 from DualScaleNet.common.script import UserError, progress_bar
 from DualScaleNet.data import LABEL, decode
 from DualScaleNet.encoder import Encoder, load_encoder
@@ -54,7 +54,7 @@ def write_vectors(options: Options) -> None:
                 tqdm.write(f"left out: {image}", file=sys.stderr)
                 bad += 1
     if labels:
-        print(passed_over_line({LABEL_BY_COLOURS: labels}))
+        print(skipped_line({LABEL_BY_COLOURS: labels}))
     if names:
         table = np.stack(vectors)
         with replacing(options.out) as temporary:

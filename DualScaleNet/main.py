@@ -5,7 +5,7 @@
     torchrun --nproc-per-node 8 DualScaleNet/main.py              # all GPUs of a machine; several: docs/machines.md
 
 The run folder receives encoder.pth for DownStream/train.py, last.pth for resuming, snapshots of the encoder, log.csv,
-curves.png and args.json. If a run was stopped, the same command goes on with it.
+curves.png and args.json. If a run was stopped, the same command resumes it.
 """
 
 import os

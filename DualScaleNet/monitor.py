@@ -75,7 +75,7 @@ def collapse_report(embeddings: Embeddings, patches: Tensor, whole: Tensor) -> d
 
 
 def collapse_warnings(report: dict[str, float | None], most: int) -> dict[str, str]:
-    """A sentence for each measure of `collapse_report` that is below its bound; other keys are passed over.
+    """A sentence for each measure of `collapse_report` that is below its bound; other keys are skipped.
 
     Args:
         most: axes that one view of the batch can have: its images less one for each part (--accumulate) that

@@ -18,8 +18,8 @@ from DualScaleNet.common.photographs import (
     LABEL_BY_COLOURS,
     find_duplicates,
     find_photographs,
-    passed_over_line,
     sizes_of,
+    skipped_line,
 )
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.resume import resume
@@ -266,7 +266,7 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
     """
     if options.data == DDR[:1] and not DDR[0].exists():
         raise UserError(f"no photographs: give --data FOLDER, or put DDR into {DDR[0]} (see Dataset/README.md)")
-    paths, counts, passed_over = find_photographs(options.data, options.splits)
+    paths, counts, skipped = find_photographs(options.data, options.splits)
     processes.require_alike(
         lambda: {"the number of photographs": len(paths), "the photographs' sizes or order": sizes_of(paths)}
     )
@@ -279,9 +279,9 @@ def open_photographs(options: Options, processes: Processes) -> Photographs:
     antialias = RECIPES[options.recipe].antialias
     photographs = load_photographs(paths, options.image_size, antialias, options.cache, options.max_bad)
     if photographs.labels:
-        passed_over[LABEL_BY_COLOURS] = photographs.labels
-    if processes.rank == 0 and passed_over:
-        print(passed_over_line(passed_over))
+        skipped[LABEL_BY_COLOURS] = photographs.labels
+    if processes.rank == 0 and skipped:
+        print(skipped_line(skipped))
     for why in photographs.unreadable.values():
         warn(f"left out: {why}")
     bad, labels = photographs.unreadable, set(photographs.labels)

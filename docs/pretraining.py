@@ -52,7 +52,7 @@ def grade_scores(file: Path, grades: dict[str, int], classifier: Any) -> list[fl
 
     Args:
         file: of features.py.
-        grades: of the photographs, by their names; others are passed over.
+        grades: of the photographs, by their names; others are skipped.
     """
     content = np.load(file)
     known = [k for k, name in enumerate(content["names"]) if name in grades]

@@ -101,7 +101,7 @@ def test_the_file_before_is_kept_and_taken_when_the_newest_is_damaged(tmp_path, 
     path.write_bytes(whole[:place] + b"\2" + whole[place + 1 :])
     assert load_latest(path, "pretraining")["epoch"] == 2
     err = capsys.readouterr().err
-    assert err == f"warning: {path} is damaged or no checkpoint; going on from {previous}, the checkpoint before it\n"
+    assert err == f"warning: {path} is damaged or no checkpoint; resuming from {previous}, the checkpoint before it\n"
     path.unlink()
     assert load_latest(path, "pretraining")["epoch"] == 2
     assert capsys.readouterr().err == ""  # killed between two names
@@ -109,7 +109,7 @@ def test_the_file_before_is_kept_and_taken_when_the_newest_is_damaged(tmp_path, 
     with pytest.raises(UserError, match=r"last-previous\.pth is damaged"):
         load_latest(path, "pretraining")
     torch.save({"format": 1, "kind": "pretraining"}, path)
-    with pytest.raises(UserError, match=r"written by an older version.*--resume never"):
+    with pytest.raises(UserError, match=r"too old a version to resume: start over with --resume never"):
         load_latest(path, "pretraining")
 
 

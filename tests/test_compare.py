@@ -118,7 +118,7 @@ def test_a_signal_ends_the_trainings_too_and_the_comparison_goes_on(trees, tmp_p
         time.sleep(0.05)
     process.terminate()
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 143 and f"stopped and saved in {tmp_path / 'out'}; the same command goes on" in err
+    assert process.returncode == 143 and f"stopped and saved in {tmp_path / 'out'}; the same command resumes it" in err
     with pytest.raises(ProcessLookupError):  # no training is left
         os.killpg(process.pid, 0)
 

@@ -213,8 +213,8 @@ def test_hosts_go_on_from_a_checkpoint_that_only_one_of_them_has(trees, undistur
     ends(two_hosts(a, b, data=data, epochs=1))
     assert not (b / "run").exists()
     [(out, _), _] = ends(two_hosts(b, a, data=data[::-1]))
-    [taken] = [line for line in out.splitlines() if "going on with the checkpoint of" in line]
-    assert "(process 1)" in taken and "going on after epoch 1" in out.splitlines()
+    [taken] = [line for line in out.splitlines() if "resuming from the checkpoint of" in line]
+    assert "(process 1)" in taken and "resuming after epoch 1" in out.splitlines()
     faults.same_end(undisturbed[0], b / "run", "pretraining")
     assert (b / "run" / "curves.png").exists()
 

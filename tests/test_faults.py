@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_stops_with_the_files_and_keeps_the_state_befor
     assert (content["epoch"], content["step"]) == (0, 1)
     assert all(value.isfinite().all() for value in content["model"].values())
 
-    monkeypatch.undo()  # the same command goes on from there
+    monkeypatch.undo()  # the same command resumes it
     call(monkeypatch, module, *options, "--epochs", 2, *CPU)
     assert [row["skipped"] for row in rows(tmp_path / "run" / "log.csv")] == ["0", "0"]
 
@@ -306,7 +306,7 @@ def test_out_of_memory_says_what_to_lower(monkeypatch, capsys):
     for main in (greedy, greedy_gpu):
         with pytest.raises(SystemExit) as end:
             run_script(main, "lower --batch-size")
-        assert "error: out of memory: lower --batch-size; a run goes on from its last checkpoint" in str(end.value)
+        assert "error: out of memory: lower --batch-size, and repeat the command" in str(end.value)
     with pytest.raises(RuntimeError, match="else"):
         run_script(lambda: (_ for _ in ()).throw(RuntimeError("something else")))
 
@@ -361,7 +361,7 @@ def test_signals_under_torchrun(number, trees, undisturbed, tmp_path):
     else:
         process.send_signal(number)
     _, err = process.communicate(timeout=120)
-    assert process.returncode != 0 and "the same command goes on from there" in err, err
+    assert process.returncode != 0 and "the same command resumes it" in err, err
     with pytest.raises(ProcessLookupError):  # nobody is left
         os.killpg(process.pid, 0)
     assert not list((tmp_path / "run").glob(".*.tmp*"))

@@ -546,7 +546,7 @@ def test_groups_stay_on_one_side():
 
 
 @pytest.mark.slow
-def test_both_eyes_of_a_child_of_chase_stay_together_and_other_files_are_passed_over(drawn, tmp_path, monkeypatch):
+def test_both_eyes_of_a_child_of_chase_stay_together_and_other_files_are_skipped(drawn, tmp_path, monkeypatch):
     for n, photograph in enumerate(drawn):
         eye = f"Image_{n // 2 + 1:02}{'LR'[n % 2]}"
         save(tmp_path / "CHASE_DB1" / f"{eye}.jpg", photograph.image.permute(1, 2, 0).numpy())

@@ -53,11 +53,11 @@ def test_extending_a_finished_cosine_run(training, mine, tmp_path):
     training(mine, "--schedule", "cosine")
     run = tmp_path / "my run"
     assert training(mine, "--schedule", "cosine").splitlines()[-1] == (
-        f"{run} is already at epoch 1: its cosine schedule ends there; to go on, raise --epochs and add --resume "
+        f"{run} is already at epoch 1: its cosine schedule ends there; to train on, raise --epochs and add --resume "
         "force, and the learning rate is the longer schedule's"
     )
     refused = (
-        f"the cosine schedule of the run in {run} ends at epoch 1, not 2: go on with --resume force, and the learning "
+        f"the cosine schedule of the run in {run} ends at epoch 1, not 2: resume with --resume force, and the learning "
         "rate is the new schedule's; or start over with --resume never"
     )
     with pytest.raises(UserError, match=f"^{re.escape(refused)}$"):
@@ -68,7 +68,7 @@ def test_extending_a_finished_cosine_run(training, mine, tmp_path):
 
 def test_extending_a_finished_constant_run(training, mine, tmp_path):
     training(mine, "--schedule", "constant")
-    assert "already at epoch 1: raise --epochs to go on\n" in training(mine, "--schedule", "constant")
+    assert "already at epoch 1: raise --epochs to train on\n" in training(mine, "--schedule", "constant")
     training(mine, "--schedule", "constant", "--epochs", 2)
     assert len(rows(tmp_path / "my run" / "log.csv")) == 2
 
@@ -78,8 +78,8 @@ def test_pretraining_says_the_same_of_a_cosine_run(mine, tmp_path, monkeypatch, 
     options += ("--cache", tmp_path / "cache", "--run-dir", tmp_path / "run")
     call(monkeypatch, pretrain, *options)
     call(monkeypatch, pretrain, *options)
-    assert "its cosine schedule ends there; to go on, raise --epochs and add --resume force" in capsys.readouterr().out
-    with pytest.raises(UserError, match="ends at epoch 1, not 2: go on with --resume force"):
+    assert "schedule ends there; to train on, raise --epochs and add --resume force" in capsys.readouterr().out
+    with pytest.raises(UserError, match="ends at epoch 1, not 2: resume with --resume force"):
         call(monkeypatch, pretrain, *options, "--epochs", 2)
 
 
@@ -257,7 +257,7 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in(trees, pretrained, tmp_
     before = load_checkpoint(pretrained / "last.pth", "pretraining")["precision"]
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {} if before == "bfloat16" else capabilities)
     small = ("--image-size", 96, "--batch-size", 4, "--cache", tmp_path / "cache", "--epochs", 3)
-    with pytest.raises(UserError, match=f"computes in {before}, --precision auto .* go on with --precision {before}"):
+    with pytest.raises(UserError, match=f"computes in {before}, --precision auto .* resume with --precision {before}"):
         call(monkeypatch, pretrain, "--data", trees / "ddr_757", "--run-dir", pretrained, *small)
     run = Path(shutil.copytree(pretrained, tmp_path / "run"))
     call(monkeypatch, pretrain, "--data", trees / "ddr_757", "--run-dir", run, *small, "--precision", before)

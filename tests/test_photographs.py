@@ -24,7 +24,7 @@ from DualScaleNet.common import photographs as finder
 from DualScaleNet.common.checkpoint import save_checkpoint
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import common_bits, read_image
-from DualScaleNet.common.photographs import find_photographs, passed_over_line
+from DualScaleNet.common.photographs import find_photographs, skipped_line
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.script import UserError
 from DualScaleNet.common.surroundings import black_surroundings
@@ -81,7 +81,7 @@ def predicted(checkpoint, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(WRITERS))
-def test_the_labels_of_the_official_trees_are_passed_over(name, tmp_path):
+def test_the_labels_of_the_official_trees_are_skipped(name, tmp_path):
     WRITERS[name](tmp_path, 3, 2, (48, 44), seed=0)
     photographs, _, others = find_photographs([tmp_path], ALL)
     assert len(photographs) == 5
@@ -115,15 +115,15 @@ TREES = {
 
 @pytest.mark.parametrize("name", list(TREES))
 def test_labels_and_results_are_known_by_their_folders_and_names(name, tmp_path):
-    """A dash marks what is passed over. The folder's own name says nothing."""
+    """A dash marks what is skipped. The folder's own name says nothing."""
     folder = tmp_path / "labels"
     touch(folder, *(file.lstrip("-") for file in TREES[name]))
     assert found(folder) == {file for file in TREES[name] if not file.startswith("-")}
-    others = find_photographs([folder], ALL).passed_over
+    others = find_photographs([folder], ALL).skipped
     assert sum(map(len, others.values())) == sum(file.startswith("-") for file in TREES[name])
 
 
-def test_what_is_passed_over_is_said_in_one_line(tmp_path, monkeypatch):
+def test_what_is_skipped_is_said_in_one_line(tmp_path, monkeypatch):
     touch(tmp_path, "a.jpg", "a_mask.png", "b_mask.png", "scan.heic", "slide.SVS", "maps.npy", "predictions-x/a.png")
     touch(tmp_path, "uncertainty/a.npy", "uncertainty/scores.json")
     touch(tmp_path, "Thumbs.db", "notes.txt", "grades.csv", "README", ".hidden.jpg", ".git/b.jpg", "private/c.jpg")
@@ -137,8 +137,8 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)
     photographs, _, others = find_photographs([tmp_path], ALL)
     assert photographs == [tmp_path / "a.jpg"]
-    assert passed_over_line(others) == (
-        f"passed over: 2 files with a label's name ({tmp_path}/a_mask.png first); "
+    assert skipped_line(others) == (
+        f"skipped: 2 files with a label's name ({tmp_path}/a_mask.png first); "
         f"1 .npy file, a format that is not read ({tmp_path}/maps.npy); "
         f"1 .heic file, a format that is not read ({tmp_path}/scan.heic); "
         f"1 .svs file, a format that is not read ({tmp_path}/slide.SVS); "
@@ -146,7 +146,7 @@ def test_what_is_passed_over_is_said_in_one_line(tmp_path, monkeypatch):
         f"1 folder that cannot be opened ({closed})"
     )
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(UserError, match=r"no photographs in .* \(passed over: 2 files with a label's name .*\)"):
+    with pytest.raises(UserError, match=r"no photographs in .* \(skipped: 2 files with a label's name .*\)"):
         find_photographs([tmp_path], ALL)
 
 
@@ -188,7 +188,7 @@ def test_pretraining_passes_over_labels_that_only_their_colours_tell(tmp_path, c
         opened = open_photographs(options, Processes())
         assert [path.name for path in opened.paths] == ["0.png", "1.png", "2.png"] and len(opened.array) == 3
         assert capsys.readouterr().out.splitlines()[-1] == (
-            f"passed over: 1 file with a label's name ({tmp_path}/mine/0_mask.png); "
+            f"skipped: 1 file with a label's name ({tmp_path}/mine/0_mask.png); "
             f"3 files with a label's few colours ({tmp_path}/mine/av/0.png first)"
         )
     options.data = [tmp_path / "mine" / "av"]
@@ -378,7 +378,7 @@ def test_the_scripts_own_results_are_not_predicted(tmp_path, predicted, capsys):
     save(tmp_path / "mine" / "a.jpg")
     for _ in range(2):
         assert predicted(tmp_path / "mine", out=tmp_path / "mine" / "out") == ["a"]
-    assert "passed over: 1 file with a label's name" in capsys.readouterr().out  # out/mask; and 2 files of results
+    assert "skipped: 1 file with a label's name" in capsys.readouterr().out  # out/mask; and 2 files of results
 
 
 def test_labels_are_not_predicted(tmp_path, predicted, capsys):
@@ -387,11 +387,11 @@ def test_labels_are_not_predicted(tmp_path, predicted, capsys):
     save(tmp_path / "mine" / "a_1stHO.png", VESSELS)
     assert predicted(tmp_path / "mine") == ["a"]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"passed over: 1 file with a label's name ({tmp_path}/mine/a_1stHO.png)"
-    assert lines[1] == f"passed over: 1 file with a label's few colours ({tmp_path}/mine/av/a.png)"
+    assert lines[0] == f"skipped: 1 file with a label's name ({tmp_path}/mine/a_1stHO.png)"
+    assert lines[1] == f"skipped: 1 file with a label's few colours ({tmp_path}/mine/av/a.png)"
     with pytest.raises(UserError, match=r"no photographs in .*av"):
         predicted(tmp_path / "mine" / "av")
-    with pytest.raises(UserError, match=r"no photographs in .*a_1stHO\.png \(passed over: 1 file with a label's name"):
+    with pytest.raises(UserError, match=r"no photographs in .*a_1stHO\.png \(skipped: 1 file with a label's name"):
         predicted(tmp_path / "mine" / "a_1stHO.png")
 
 
@@ -503,5 +503,5 @@ def test_without_pydicom_one_line_says_what_to_install(tmp_path, monkeypatch):
     touch(tmp_path, "a.dcm")
     photographs, _, others = find_photographs([tmp_path], ALL)
     assert photographs == [tmp_path / "c.png"]
-    line = f"passed over: 2 DICOM files: pip install pydicom ({tmp_path}/IM0001 first)"
-    assert passed_over_line(others) == line
+    line = f"skipped: 2 DICOM files: pip install pydicom ({tmp_path}/IM0001 first)"
+    assert skipped_line(others) == line

@@ -317,7 +317,7 @@ def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkey
     assert 1 <= done <= 6 and not (out / "summary.csv").exists()
     calls[:] = [""] * 10
     call(monkeypatch, predict, *arguments)
-    assert f"going on: {done} photographs were predicted before" in capsys.readouterr().out
+    assert f"resuming: {done} photographs were predicted before" in capsys.readouterr().out
     assert len(calls) - 10 == 8 - done
     assert [row["image"] for row in rows(out / "summary.csv")] == [str(k) for k in range(8)]
     assert len(list((out / "mask").iterdir())) == 8 and not (out / ".predicted.jsonl").exists()

@@ -28,7 +28,7 @@ def stop(number: int, script: str, run: Path, *arguments: object) -> subprocess.
 
 def assert_stopped(result: subprocess.CompletedProcess, number: int, run: Path) -> None:
     assert result.returncode == 128 + number, result.stderr
-    assert f"stopped and saved in {run}; the same command goes on from there" in result.stderr
+    assert f"stopped and saved in {run}; the same command resumes it" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(run.glob(".*.tmp*"))  # which only a kill may leave behind
 

@@ -68,7 +68,7 @@ def write_report(
         protocol: what was measured and how; its "notes", if it has any, are sentences that the reader must not miss,
             its "map_format" is the suffix of probability/ID.
         evaluation: of at least one photograph.
-        samples: where the photographs and labels are; those that were not evaluated are passed over.
+        samples: where the photographs and labels are; those that were not evaluated are skipped.
         numbers: of summary.csv, by photograph, of the same names for all.
 
     Raises:

@@ -91,10 +91,10 @@ def load_latest(path: Path, kind: str) -> dict[str, Any] | None:
         except DamagedError as error:
             if file == files[-1]:
                 raise
-            warn(f"{error}; going on from {files[-1]}, the checkpoint before it")
+            warn(f"{error}; resuming from {files[-1]}, the checkpoint before it")
             continue
         if content["format"] < FORMAT:
-            raise UserError(f"{file} was written by an older version, which this one cannot go on from: --resume never")
+            raise UserError(f"{file} was written by too old a version to resume: start over with --resume never")
         return content
     return None
 

@@ -70,7 +70,7 @@ def resolve_precision(device: torch.device, precision: str) -> str:
 
 
 def refuse_other_precision(saved: str | None, device: torch.device, precision: str, folder: Path) -> None:
-    """A run goes on in the precision that it began in; what `auto` means may change with the machine.
+    """A run is resumed in the precision that it began in; what `auto` means may change with the machine.
 
     Args:
         saved: the run's, resolved; None in checkpoints of older versions.
@@ -81,7 +81,7 @@ def refuse_other_precision(saved: str | None, device: torch.device, precision: s
     now = resolve_precision(device, precision)
     if saved and saved != now:
         raise UserError(
-            f"the run in {folder} computes in {saved}, --precision {precision} is {now} on this machine: go on with "
+            f"the run in {folder} computes in {saved}, --precision {precision} is {now} on this machine: resume with "
             f"--precision {saved}, or all the same with --resume force"
         )
 

@@ -44,7 +44,7 @@ UTF8: TextFormat = {"encoding": "utf-8", "errors": "backslashreplace"}  # a file
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in `folder`, sorted by name; hidden files and other kinds are passed over."""
+    """Image files directly in `folder`, sorted by name; hidden files and other kinds are skipped."""
     return sorted(path for path in folder.iterdir() if is_image(path.name)) if folder.is_dir() else []
 
 

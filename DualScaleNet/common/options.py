@@ -115,7 +115,7 @@ def plain_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str], folder: Path) -> None:
-    """A run goes on only with the options that it began with, except those in `free`.
+    """A run is resumed only with the options that it began with, except those in `free`.
 
     Raises:
         UserError: names each option that differs.
@@ -128,10 +128,10 @@ def refuse_changes(saved: dict[str, Any], current: dict[str, Any], free: set[str
     if changed.keys() == {"epochs"}:  # which are free but for a cosine schedule
         raise UserError(
             f"the cosine schedule of the run in {folder} ends at epoch {saved['epochs']}, not {current['epochs']}: "
-            "go on with --resume force, and the learning rate is the new schedule's; or start over with --resume never"
+            "resume with --resume force, and the learning rate is the new schedule's; or start over with --resume never"
         )
     if changed:
         raise UserError(
             f"{folder} holds a run with other options ({'; '.join(changed.values())}): "
-            "choose another --run-dir, start over with --resume never, or go on all the same with --resume force"
+            "choose another --run-dir, start over with --resume never, or resume all the same with --resume force"
         )

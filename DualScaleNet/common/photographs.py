@@ -32,7 +32,7 @@ BESIDE = set(
 ) | {""}  # fmt: skip
 CHUNK = 1 << 16  # bytes read at a time
 
-# What is passed over: a noun, and why.
+# What is skipped: a noun, and why.
 LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours")
 RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ": pip install pydicom")
 CLOSED, UNKNOWN, UNSAID = ("folder", " that cannot be opened"), ", a format that is not read", ("", "")
@@ -40,11 +40,11 @@ PassedOver = dict[tuple[str, str], list[Path]]
 
 
 class Found(NamedTuple):
-    """The photographs in folders, how many each split has ("" for none), and by kind and reason what is passed over."""
+    """The photographs in folders, how many each split has ("" for none), and by kind and reason what is skipped."""
 
     photographs: list[Path]
     counts: Counter[str]
-    passed_over: PassedOver
+    skipped: PassedOver
 
 
 def split_of(path: Path, folder: Path) -> str:
@@ -56,7 +56,7 @@ def find_photographs(places: list[Path], splits: list[str]) -> Found:
     """Photographs among `places` and under them, nested or not.
 
     Below a folder named like a split only the wanted splits count; photographs outside any split always do. Labels, by
-    their names, this program's own results and formats that are not read are passed over, hidden files without a word.
+    their names, this program's own results and formats that are not read are skipped, hidden files without a word.
     DDR's users' tree (ddr_757/train/img) and its release's (lesion_segmentation/train/image) both work.
 
     Raises:
@@ -69,7 +69,7 @@ def find_photographs(places: list[Path], splits: list[str]) -> Found:
         folder = place if place.is_dir() else place.parent
         before, others = len(found.photographs), PassedOver()
         for path in _files(place, others) if place.is_dir() else [place]:
-            kind = _passed_over_as(path, path.relative_to(folder))
+            kind = _skipped_as(path, path.relative_to(folder))
             if kind is None:
                 split = split_of(path.parent, folder)
                 found.counts[split] += 1
@@ -79,19 +79,19 @@ def find_photographs(places: list[Path], splits: list[str]) -> Found:
                 others.setdefault(kind, []).append(path)
         if len(found.photographs) == before:
             wanted = f" of the splits {', '.join(splits)}" if len(splits) < len(set(SPLITS.values())) else ""
-            raise UserError(f"no photographs{wanted} in {place}{f' ({passed_over_line(others)})' if others else ''}")
+            raise UserError(f"no photographs{wanted} in {place}{f' ({skipped_line(others)})' if others else ''}")
         for kind, paths in others.items():
-            found.passed_over.setdefault(kind, []).extend(paths)
+            found.skipped.setdefault(kind, []).extend(paths)
     return found
 
 
-def passed_over_line(others: PassedOver) -> str:
-    """What was passed over and why, in one line."""
+def skipped_line(others: PassedOver) -> str:
+    """What was skipped and why, in one line."""
     parts = []
     for (noun, why), paths in others.items():
         first = f"{paths[0]} first" if len(paths) > 1 else paths[0]
         parts.append(f"{len(paths)} {noun}{'s' * (len(paths) > 1)}{why} ({first})")
-    return f"passed over: {'; '.join(parts)}"
+    return f"skipped: {'; '.join(parts)}"
 
 
 def _files(folder: Path, others: PassedOver) -> Iterator[Path]:
@@ -110,8 +110,8 @@ def _files(folder: Path, others: PassedOver) -> Iterator[Path]:
         yield from (Path(place) / name for name in sorted(names) if not name.startswith("."))
 
 
-def _passed_over_as(path: Path, below: Path) -> tuple[str, str] | None:
-    """As what a file is passed over, UNSAID where that is not worth a word; None for a photograph.
+def _skipped_as(path: Path, below: Path) -> tuple[str, str] | None:
+    """As what a file is skipped, UNSAID where that is not worth a word; None for a photograph.
 
     Args:
         below: the file's path below the folder that was given, whose own name says nothing.

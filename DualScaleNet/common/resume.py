@@ -1,4 +1,4 @@
-"""Pretraining goes on where it stopped, whichever host has its last checkpoint.
+"""Pretraining resumes where it stopped, whichever host has its last checkpoint.
 
 The first process alone writes the run folder. Which one that is may change with every start of torchrun, and the folder
 may be each host's own or a shared one, so all hosts are asked for what they have.
@@ -16,7 +16,7 @@ from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.run import Position, Run
 from DualScaleNet.common.script import UserError, warn
 
-# What may differ when a run goes on: none of it changes what an epoch computes.
+# What may differ when a run is resumed: none of it changes what an epoch computes.
 FREE_OPTIONS = set("epochs run_dir resume cache max_bad device non_finite snapshot_every save_minutes".split())
 
 
@@ -24,7 +24,7 @@ def resume(run: Run, images: int) -> bool:
     """Brings a new run to where it stopped, if it did. Returns whether the first process lacks that checkpoint.
 
     `--resume auto` and `force` take the furthest checkpoint in the run folders of all hosts. `FILE` is taken from any
-    host that has it, and `never` takes nothing; but where torchrun itself starts the processes again, both go on with
+    host that has it, and `never` takes nothing; but where torchrun itself starts the processes again, both resume from
     what was saved since torchrun was started.
 
     Raises:
@@ -64,7 +64,7 @@ def resume(run: Run, images: int) -> bool:
         if checkpoint["images"] != images or (sizes and not same):
             raise UserError(
                 f"{path.parent} began with {checkpoint['images']} photographs; now there are {images}, or their files "
-                "have changed: choose another --run-dir, start over with --resume never, or go on all the same with "
+                "have changed: choose another --run-dir, start over with --resume never, or resume all the same with "
                 "--resume force"
             )
     restore(path, checkpoint, run.parts())
@@ -102,5 +102,5 @@ def furthest(processes: Processes, load: Callable[[], dict[str, Any] | None]) ->
     for name, problem in problems:
         warn(f"{name}: {problem}")
     if owner and processes.rank == 0:
-        print(f"going on with the checkpoint of {answers[owner][0]}")
+        print(f"resuming from the checkpoint of {answers[owner][0]}")
     return processes.hand_out(checkpoint, owner), owner

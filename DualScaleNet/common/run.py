@@ -28,7 +28,7 @@ ADVICE = "lower --lr or use --precision float32, then continue with --resume for
 class Position:
     """Where a run stands: whole epochs, steps of the next one, the losses of these steps (steps, terms), and its log.
 
-    `began`: when its first start was, in seconds. Of two runs the one begun later goes on.
+    `began`: when its first start was, in seconds. Of two runs the one begun later is resumed.
     """
 
     epoch: int = 0
@@ -119,10 +119,10 @@ class Run(ABC):
         """Whether nothing is left to do; says so."""
         over = self.epoch >= self.options.epochs
         if over and self.first:
-            advice = "raise --epochs to go on"
+            advice = "raise --epochs to train on"
             if self.options.schedule == "cosine":
                 advice = (
-                    "its cosine schedule ends there; to go on, raise --epochs and add --resume force, "
+                    "its cosine schedule ends there; to train on, raise --epochs and add --resume force, "
                     "and the learning rate is the longer schedule's"
                 )
             print(f"{self.folder} is already at epoch {self.epoch}: {advice}")
@@ -137,7 +137,7 @@ class Run(ABC):
         self.log = RunLog(self.folder, self.rows)
         print(f"{what} on {self.device} -> {self.folder}")
         if self.epoch or self.step:
-            print(f"going on after epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else ""))
+            print(f"resuming after epoch {self.epoch}" + (f", step {self.step} of the next" if self.step else ""))
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 0, under a progress bar."""
@@ -227,7 +227,7 @@ class Run(ABC):
     # Saving.
 
     def save(self) -> None:
-        """Writes curves.png and, to go on from, last.pth: last of all, so that a killed run writes the others again."""
+        """Writes curves.png and last.pth, the latter last of all, so that a killed run writes the others again."""
         content = {name: part.state_dict() for name, part in self.parts().items()}
         content |= {"epoch": self.epoch, "step": self.step, "losses": self.losses if self.step else None}
         content |= {"log": self.rows, "began": self.began, "options": plain_options(self.options)}

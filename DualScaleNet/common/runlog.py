@@ -23,7 +23,7 @@ class RunLog:
 
     Args:
         folder: the run's folder.
-        rows: those of the checkpoint to go on from. What a killed run may have written later is dropped: it will be
+        rows: those of the checkpoint to resume from. What a killed run may have written later is dropped: it will be
             written again.
     """
 

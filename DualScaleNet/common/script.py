@@ -25,7 +25,7 @@ class Stopped(Exception):
     """The run was asked to stop by a signal, and has saved what it had."""
 
     def __init__(self, number: int, run_dir: Path) -> None:
-        super().__init__(f"stopped and saved in {run_dir}; the same command goes on from there")
+        super().__init__(f"stopped and saved in {run_dir}; the same command resumes it")
         self.number = number
 
 
