@@ -206,12 +206,12 @@ def test_the_region_around_the_disc_of_several_sets(official, tmp_path, monkeypa
     roi = (*common, "--target", "disc", "cup", "--roi", "disc", "--localiser", localiser)
     call(monkeypatch, train_script, *roi, "--run-dir", tmp_path / "run")
     call(monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth")
-    assert "the network was trained on" not in capsys.readouterr().out
+    assert "trained on photographs of these names" not in capsys.readouterr().out
     call(
         monkeypatch, predict, "--checkpoint", tmp_path / "run" / "last.pth", "--dataset", "idrid", "--data-dir",
         official, "--split", "train",
     )  # fmt: skip
-    assert "note: the network was trained on IDRiD_" in capsys.readouterr().out
+    assert "note: trained on photographs of these names: IDRiD_" in capsys.readouterr().out
     with pytest.raises(UserError, match="held out here"):
         call(monkeypatch, train_script, *roi, "--folds", 2, "--run-dir", tmp_path / "leak")
     one = ("--dataset", "idrid", "--data-dir", official, *common[6:], "--folds", 2, "--target", "OD")
