@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv/bin
 DEMO := runs/demo
 
+.DELETE_ON_ERROR:
 .PHONY: demo test test-slow stress models model-scores clean
 
 demo: .venv/ready
@@ -53,7 +54,7 @@ NAME_STARE := stare
 NAME_CHASE_DB1 := chase-db1
 FOLDS := .0 .1 .2
 RUNS := runs/models
-TRAIN_MODEL := $(VENV)/python DownStream/train.py --encoder models/encoder.pth --val-fraction 0
+TRAIN := $(VENV)/python DownStream/train.py --encoder imagenet --val-fraction 0
 PREDICT := $(VENV)/python DownStream/predict.py
 
 models model-scores: export OMP_NUM_THREADS := 1
@@ -71,15 +72,15 @@ model-scores: .venv/ready
 
 # train-vessels trains on all photographs, train-vessels.0 holds out the first fold.
 train-%: FOLD = $(suffix $*)
-train-%:
-	$(TRAIN_MODEL) $(DATA_$(basename $*)) $(OPTIONS_$(basename $*)) \
+train-%: .venv/ready
+	$(TRAIN) $(DATA_$(basename $*)) $(OPTIONS_$(basename $*)) \
 		$(if $(FOLD),--folds $(words $(FOLDS)) --fold $(FOLD:.%=%)) --run-dir $(RUNS)/$*
 
 train-disc-cup: train-localiser
 $(FOLDS:%=train-disc-cup%): train-disc-cup%: train-localiser%
 
-without-%:
-	$(TRAIN_MODEL) $(WITHOUT_$*) --run-dir $(RUNS)/without-$*
+without-%: .venv/ready
+	$(TRAIN) $(WITHOUT_$*) --run-dir $(RUNS)/without-$*
 	$(PREDICT) --checkpoint $(RUNS)/without-$*/last.pth --dataset $(NAME_$*) --data-dir $(DATA)/$* --split train
 
 include docs/evidence.mk
