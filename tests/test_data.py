@@ -245,7 +245,7 @@ def test_a_run_whose_photographs_were_replaced_does_not_go_on(tmp_path):
     run.save()
     assert begun().epoch == 1
     photograph(paths[0], (60, 50))
-    with pytest.raises(UserError, match="began with 4 photographs; now there are 4, or their files have changed: "):
+    with pytest.raises(UserError, match="began with 4 photographs, now their files are others: "):
         begun()
     options.resume = "force"
     assert begun().epoch == 1

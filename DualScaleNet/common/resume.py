@@ -62,10 +62,10 @@ def resume(run: Run, images: int) -> bool:
             free |= {"precision"}
         refuse_changes(checkpoint["options"], plain_options(options), free, path.parent)
         if checkpoint["images"] != images or (sizes and not same):
+            now = "their files are others" if checkpoint["images"] == images else f"there are {images}"
             raise UserError(
-                f"{path.parent} began with {checkpoint['images']} photographs; now there are {images}, or their files "
-                "have changed: choose another --run-dir, start over with --resume never, or resume all the same with "
-                "--resume force"
+                f"{path.parent} began with {checkpoint['images']} photographs, now {now}: choose another --run-dir, "
+                "start over with --resume never, or resume all the same with --resume force"
             )
     restore(path, checkpoint, run.parts())
     run.start_at(Position.of(checkpoint, run.steps_per_epoch))
