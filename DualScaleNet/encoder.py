@@ -179,8 +179,8 @@ def load_encoder(path: Path | str, arch: str = "bottleneck18") -> tuple[Encoder,
     """The encoder in a file of `save_encoder`, in eval mode on the CPU, and what the file says of it.
 
     Weights of `arch` from elsewhere are taken too. They need torchvision's names, after any common prefix (`module.`,
-    `backbone.`, `encoder_q.`), or timm's. ImageNet's normalisation is assumed; for `bottleneck18`, and behind the prefix
-    `encoder.`, none. A line says which.
+    `backbone.`, `encoder_q.`), or timm's. ImageNet's normalisation is assumed; for `bottleneck18` and behind the
+    prefix `encoder.` none. A line says which.
 
     Raises:
         UserError: the file is unfit; the first missing and unexpected parameters are named.
