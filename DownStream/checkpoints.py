@@ -189,5 +189,3 @@ def full(value: torch.Tensor) -> torch.Tensor:
 def is_statistic(name: str) -> bool:
     """Whether a parameter's name is that of a statistic of BatchNorm."""
     return name.endswith(("running_mean", "running_var", "num_batches_tracked"))
-
-

@@ -36,7 +36,7 @@ CHUNK = 1 << 16  # bytes read at a time
 LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours")
 RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ": pip install pydicom")
 CLOSED, UNKNOWN, UNSAID = ("folder", " that cannot be opened"), ", a format that is not read", ("", "")
-PassedOver = dict[tuple[str, str], list[Path]]
+Skipped = dict[tuple[str, str], list[Path]]
 
 
 class Found(NamedTuple):
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
     photographs: list[Path]
     counts: Counter[str]
-    skipped: PassedOver
+    skipped: Skipped
 
 
 def split_of(path: Path, folder: Path) -> str:
@@ -67,7 +67,7 @@ def find_photographs(places: list[Path], splits: list[str]) -> Found:
         if not place.exists():
             raise UserError(f"no photographs: {place} does not exist")
         folder = place if place.is_dir() else place.parent
-        before, others = len(found.photographs), PassedOver()
+        before, others = len(found.photographs), Skipped()
         for path in _files(place, others) if place.is_dir() else [place]:
             kind = _skipped_as(path, path.relative_to(folder))
             if kind is None:
@@ -85,7 +85,7 @@ def find_photographs(places: list[Path], splits: list[str]) -> Found:
     return found
 
 
-def skipped_line(others: PassedOver) -> str:
+def skipped_line(others: Skipped) -> str:
     """What was skipped and why, in one line."""
     parts = []
     for (noun, why), paths in others.items():
@@ -94,7 +94,7 @@ def skipped_line(others: PassedOver) -> str:
     return f"skipped: {'; '.join(parts)}"
 
 
-def _files(folder: Path, others: PassedOver) -> Iterator[Path]:
+def _files(folder: Path, others: Skipped) -> Iterator[Path]:
     """All files under a folder that are not hidden, sorted; adds to `others` the folders that cannot be opened."""
 
     def closed(error: OSError) -> None:
