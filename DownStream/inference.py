@@ -89,7 +89,7 @@ class Predictor:
         if self.localiser:
             # The first target of a localiser is the disc.
             disc = self.localiser(photograph).maps[0] >= 0.5
-            return disc_region(disc.numpy()) or Region.whole(photograph.image, found=False)
+            return disc_region(disc.numpy(), photograph.image[1].numpy()) or Region.whole(photograph.image, found=False)
         return self.network_input.region(photograph, self.fov_crop)
 
     def factor_of(self, photograph: Photograph) -> float:

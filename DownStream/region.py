@@ -12,6 +12,8 @@ from torch.nn import functional as F
 DISC_DIAMETERS = 2.0  # side of the ROI around the disc
 SIDE = 512  # long side of the copy on which the disc is measured, pixels
 DISC_DIAMETER = 0.03, 0.6  # a disc's diameter over the photograph's shorter side: anything else is none
+RIVAL = 0.3  # area over the largest part's from which another part may be the disc
+DETAIL = 4.0  # pixels of that copy: standard deviation of the blur that leaves no vessel
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,30 @@ def fov_square(fov: np.ndarray) -> Region:
     return Region(box.top - (side - box.height) // 2, box.left - (side - box.width) // 2, side, side)
 
 
-def disc_region(disc: np.ndarray) -> Region | None:
-    """The ROI around the largest part of a disc (H, W) bool, without what hangs on it; None if that is no disc."""
+def disc_region(disc: np.ndarray, green: np.ndarray) -> Region | None:
+    """The ROI around a disc (H, W) bool, without what hangs on it; None if the mask has no part of a disc's size.
+
+    `green` (H, W) uint8 is the photograph's channel. It decides between several parts of about the same size: where
+    vessels leave the disc there is contrast, while exudates, reflexes and glare are smooth.
+    """
     scale = max(1.0, max(disc.shape) / SIDE)
     small = cv2.resize(disc.astype(np.uint8), None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
     # Vessels and crescents that a rough map adds are thinner than half of the disc.
     thick = max(1, round(cv2.distanceTransform(np.pad(small, 1), cv2.DIST_L2, 5).max()))
     opened = cv2.morphologyEx(small, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thick, thick)))
-    _, _, stats, centres = cv2.connectedComponentsWithStats(opened)
-    if len(stats) < 2:
+    count, parts, stats, centres = cv2.connectedComponentsWithStats(opened)
+    if count < 2:
         return None
-    largest = 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
-    diameter = 2 * math.sqrt(stats[largest, cv2.CC_STAT_AREA] / math.pi)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    rivals = [part for part in range(1, count) if areas[part] >= RIVAL * areas[1:].max()]
+    chosen = rivals[0]
+    if len(rivals) > 1:
+        shrunk = cv2.resize(green, small.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
+        detail = shrunk - cv2.GaussianBlur(shrunk, (0, 0), DETAIL)
+        chosen = max(rivals, key=lambda k: areas[k] * detail[parts == k].std() / max(shrunk[parts == k].mean(), 1))
+    diameter = 2 * math.sqrt(areas[chosen] / math.pi)
     if not DISC_DIAMETER[0] <= diameter / min(small.shape) <= DISC_DIAMETER[1]:
         return None
     side = round(DISC_DIAMETERS * diameter * scale)
-    x, y = centres[largest] * scale
+    x, y = centres[chosen] * scale
     return Region(round(y - side / 2), round(x - side / 2), side, side)

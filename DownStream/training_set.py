@@ -241,7 +241,7 @@ def read_training_photograph(
         layers.append(torch.from_numpy(photograph.field_of_view))
     image, masks = network_input.visible(photograph), torch.stack(layers)
     if disc:
-        region = disc_region(photograph.labels[disc].numpy())
+        region = disc_region(photograph.labels[disc].numpy(), photograph.image[1].numpy())
         if region is None:
             raise UserError(f"the disc in the label of {sample.image} is missing or of no plausible size")
         return TrainingPhotograph(sample.image, image, masks, region)

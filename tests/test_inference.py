@@ -61,23 +61,29 @@ def test_the_field_of_views_box():
 
 
 def test_the_square_around_the_disc():
-    region = disc_region(disc_at(60, 40, 15))
+    smooth = np.full((120, 160), 200, np.uint8)
+    region = disc_region(disc_at(60, 40, 15), smooth)
     assert abs(region.top + region.height / 2 - 60) <= 1 and abs(region.left + region.width / 2 - 40) <= 1
     assert region.height == region.width == pytest.approx(60, abs=2)
     vessel = np.zeros((120, 160), bool)
     vessel[:60, 38:44] = True
     for more in (disc_at(5, 150, 4), vessel):  # the largest part counts, without what hangs on it
-        found = disc_region(disc_at(60, 40, 15) | more)
+        found = disc_region(disc_at(60, 40, 15) | more, smooth)
         assert abs(found.top - region.top) <= 2 and abs(found.left - region.left) <= 2 and found.width <= 63
-    large = disc_region(disc_at(600, 400, 150, 1200, 1600))
+    vessels = smooth.copy()
+    vessels[:, 38:42] = 100
+    for green, left in ((vessels, region.left), (smooth, 90)):  # of two of about a size the one with vessels
+        found = disc_region(disc_at(60, 40, 15) | disc_at(60, 120, 17), green)
+        assert abs(found.left - left) <= 5
+    large = disc_region(disc_at(600, 400, 150, 1200, 1600), np.zeros((1200, 1600), np.uint8))
     assert (large.top, large.left, large.width) == pytest.approx((300, 100, 600), abs=12)
     for mask in (disc_at(0, 0, 0), disc_at(60, 40, 1), np.ones((120, 160), bool)):
-        assert disc_region(mask) is None
+        assert disc_region(mask, smooth) is None
 
 
 def test_jittered_squares_hold_the_disc_and_differ():
     disc = torch.from_numpy(disc_at(60, 80, 20))
-    region = disc_region(disc.numpy())
+    region = disc_region(disc.numpy(), np.zeros(disc.shape, np.uint8))
     squares = [region.jittered(torch.Generator().manual_seed(seed)) for seed in range(200)]
     assert all(square.height == square.width and square.cut(disc).sum() == disc.sum() for square in squares)
     sides = [square.width / region.width for square in squares]
