@@ -12,20 +12,22 @@ from typing import Any
 
 
 def rows(file: Path, name: str) -> list[str]:
-    """One, which begins with `name`; of several data sets one more for each, without an interval."""
+    """One, which begins with `name`; of several data sets one more for each."""
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    whole = content["measures"]["whole"]
-    pooled, processed = whole["pooled"], whole.get("postprocessed")
-    if pooled["f1"] is None:
-        return []
-    low, high = whole["pooled_interval"]["f1"]
-    title = f"{content['target']}: {content['source']}"
-    f1 = f"{decimals(pooled['f1'])} [{decimals(low)}, {decimals(high)}]"
-    threshold = f"{content['threshold']:.3g}"
-    mask = decimals(processed["f1"]) if processed else ""
-    found = [f"| {name} | {title} | {content['images']} | {threshold} | {f1} | {decimals(pooled['pr_auc'])} | {mask} |"]
-    for source, scores in content.get("sets", {}).items():
-        found.append(f"| | ... {source} | | {threshold} | {decimals(scores['f1'])} | {decimals(scores['pr_auc'])} | |")
+    found = []
+    for source, measures in {"": content["measures"], **content.get("sets", {})}.items():
+        whole = measures["whole"]
+        pooled, processed, (low, high) = whole["pooled"], whole.get("postprocessed"), whole["pooled_interval"]["f1"]
+        if pooled["f1"] is None:
+            continue
+        counts = whole["per_image"]["f1"]
+        title = f"... {source}" if source else f"{content['target']}: {content['source']}"
+        cells = [
+            "" if source else name, title, counts["defined"] + counts["undefined"], f"{content['threshold']:.3g}",
+            f"{decimals(pooled['f1'])} [{decimals(low)}, {decimals(high)}]", decimals(pooled["pr_auc"]),
+            decimals(processed["f1"]) if processed else "",
+        ]  # fmt: skip
+        found.append(f"| {' | '.join(map(str, cells))} |")
     return found
 
 

@@ -168,7 +168,11 @@ def test_through_the_scripts(official, tmp_path, monkeypatch, capsys):
     assert "DRIVE, STARE, CHASE_DB1 training list, held-out fold 0 of 2, vessels: 12 photographs" in output
     assert all(f"{name} alone: F1 0." in output for name in VESSELS)
     out = tmp_path / "run" / "predictions-test"
-    assert json.loads((out / "scores.json").read_text())["sets"].keys() == set(VESSELS)
+    sets = json.loads((out / "scores.json").read_text())["sets"]
+    assert sets.keys() == set(VESSELS)
+    for each in sets.values():
+        low, high = each["whole"]["pooled_interval"]["f1"]
+        assert low <= each["whole"]["pooled"]["f1"] <= high
     assert "stare alone: F1 0." in (out / "report.html").read_text()
     assert len(list((out / "probability" / "drive").glob("*.png"))) == 4
     with open(out / "per_image.csv", newline="") as file:

@@ -38,7 +38,7 @@ class Evaluation:
         self.threshold = threshold
         self.pooled = {region: Histogram.zero() for region in REGIONS}
         self.rows: dict[str, dict[str, dict[str, float]]] = {region: {} for region in REGIONS}  # by photograph
-        self.by_source: dict[str, Histogram] = {}  # pooled over the whole images of each of several data sets
+        self.by_source: dict[str, Evaluation] = {}  # of each of several data sets
         self.drawings: dict[str, dict[str, Histogram]] = {}  # pooled, by region, of each of DRAWINGS that there is
         self._coarse: dict[str, list[Coarse]] = {region: [] for region in REGIONS}
         self._measures: dict[str, dict[str, Any]] | None = None  # kept: the intervals take a second
@@ -59,17 +59,22 @@ class Evaluation:
         counted: (H, W) bool, the pixels of the label that are not to be ignored; None for all.
         source: the one of several data sets that it is of.
         """
-        self._measures = None
+        own = [self.by_source.setdefault(source, Evaluation(self.threshold))] if source else []
         for region, inside in {"whole": counted, "fov": fov if counted is None else fov & counted}.items():
             histogram = Histogram.of(levels, label, inside)
-            self.pooled[region] += histogram
-            if source and region == "whole":
-                self.by_source[source] = self.by_source.get(source, Histogram.zero()) + histogram
-            self.rows[region][name] = scores(histogram, self.threshold)
-            self._coarse[region].append(Coarse.of(histogram, self.threshold))
-            for kind, mask in (drawings or {}).items():
-                drawn = self.drawings.setdefault(kind, {name: Histogram.zero() for name in REGIONS})
-                drawn[region] += Histogram.of(to_levels(mask), label, inside)
+            drawn = {kind: Histogram.of(to_levels(mask), label, inside) for kind, mask in (drawings or {}).items()}
+            for evaluation in (self, *own):
+                evaluation._count(region, name, histogram, drawn)
+
+    def _count(self, region: str, name: str, histogram: Histogram, drawn: Mapping[str, Histogram]) -> None:
+        """Adds a region of one photograph: of its map, and of the drawings by their names."""
+        self._measures = None
+        self.pooled[region] += histogram
+        self.rows[region][name] = scores(histogram, self.threshold)
+        self._coarse[region].append(Coarse.of(histogram, self.threshold))
+        for kind, each in drawn.items():
+            pooled = self.drawings.setdefault(kind, {name: Histogram.zero() for name in REGIONS})
+            pooled[region] += each
 
     def __len__(self) -> int:
         """How many photographs were counted."""
@@ -104,13 +109,13 @@ class Evaluation:
         return f"calibration error: {', '.join(f'{number(errors[name])} ({REGIONS[name]})' for name in REGIONS)}"
 
     def source_lines(self) -> list[str]:
-        """Of each of several data sets F1 and PR-AUC, pooled over its whole images."""
-        each = self.source_scores().items()
-        return [f"{source} alone: F1 {number(x['f1'])}, PR-AUC {number(x['pr_auc'])}" for source, x in each]
-
-    def source_scores(self) -> dict[str, dict[str, float]]:
-        """Of each of several data sets the measures, pooled over its whole images."""
-        return {source: scores(histogram, self.threshold) for source, histogram in self.by_source.items()}
+        """Of each of several data sets F1, its interval and PR-AUC, pooled over its whole images."""
+        lines = []
+        for source, evaluation in self.by_source.items():
+            whole = evaluation.measures()["whole"]
+            f1 = f"{number(whole['pooled']['f1'])} {interval(whole['pooled_interval']['f1'])}"
+            lines.append(f"{source} alone: F1 {f1}, PR-AUC {number(whole['pooled']['pr_auc'])}")
+        return lines
 
     def write(self, folder: Path, protocol: dict[str, Any]) -> None:
         """Writes `scores.json`, the protocol and all measures, and `per_image.csv`, one row an image and region."""
@@ -118,8 +123,8 @@ class Evaluation:
             {"image": name, "region": region, **row} for region in self.rows for name, row in self.rows[region].items()
         ]
         write_rows(folder / "per_image.csv", rows, ["image", "region", *MEASURES])
-        sets = {"sets": self.source_scores()} if self.by_source else {}
-        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(), **sets}))
+        sets = {source: evaluation.measures() for source, evaluation in self.by_source.items()}
+        write_json(folder / "scores.json", _nan_to_none({**protocol, "measures": self.measures(), "sets": sets}))
 
     def table(self) -> str:
         """The measures, the authors' two first: pooled with its interval, then mean ± sd over the images."""
