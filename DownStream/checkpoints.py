@@ -59,7 +59,7 @@ def initial_encoder(options: Options) -> Encoder:
     options.arch = options.arch or "bottleneck18"
     if options.encoder == "random":
         return Encoder(options.arch)
-    path = MODELS / "imagenet" / "encoder.pth"
+    path = MODELS / "encoder.pth"
     if options.encoder != "imagenet":
         path = Path(options.encoder).resolve()
         options.encoder = str(path)
@@ -69,7 +69,7 @@ def initial_encoder(options: Options) -> Encoder:
 
 
 def read_init(path: Path, options: Options) -> tuple[dict[str, Any], Encoder]:
-    """The checkpoint to go on from and its encoder, which `options.encoder` and `arch` then say.
+    """The checkpoint to start from and its encoder, which `options.encoder` and `arch` then say.
 
     Raises:
         UserError: it does not fit the recipe or the region of interest.

@@ -91,7 +91,7 @@ evidence-pretraining: .venv/test-ready $(RECIPES:%=pretrain-%)
 	$(ON_IDRID) --out $(PRETRAINING)/disc $(PROBED) --recipes linear --epochs 10 -- --target OD --size 256
 	$(ON_IDRID) --out $(PRETRAINING)/exudates $(PROBED) --recipes linear --epochs 15 -- --target EX --size 512 --crop 128
 	$(ON_DRIVE) --out $(PRETRAINING)/vessels-release $(PROBED) --recipes release --epochs 60 -- --crop 128 $(OPTIMISATION)
-	for file in random=$(call snapshot,paper,0) imagenet=models/imagenet/encoder.pth $(SNAPSHOT_FILES); do \
+	for file in random=$(call snapshot,paper,0) imagenet=models/encoder.pth $(SNAPSHOT_FILES); do \
 		$(VENV)/python DownStream/features.py --encoder $${file#*=} --size 128 \
 			--images $(GRADED) --out $(PRETRAINING)/features/$${file%%=*}.npz || exit 1; done
 	$(VENV)/python docs/pretraining.py $(PRETRAINING) --grades $(GRADED)/grades_train.csv
