@@ -27,7 +27,7 @@ from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import is_turned
 from DualScaleNet.common.options import HelpFormatter
 from DualScaleNet.common.photographs import find_duplicates, find_photographs, split_of
-from DualScaleNet.common.script import ROOT, UserError, progress_bar, run_script
+from DualScaleNet.common.script import ROOT, UserError, few, progress_bar, run_script
 
 if TYPE_CHECKING:
     from DownStream.census import Census
@@ -88,16 +88,21 @@ def parse_args() -> Options:
         help="Require these data sets. Default: look for all sets that have a folder of their own in Dataset.",
     )
     add_targets(parser, "all targets of the set, of which one is enough")
-    return parser.parse_args(namespace=Options())
+    args = parser.parse_args(namespace=Options())
+    if not args.root.is_dir():
+        parser.error(f"--root {args.root} is no folder: give the one that holds the data sets")
+    asked = args.dataset or [name for name, entry in SETS.items() if entry.folder]
+    try:
+        for name in asked if args.target else ():
+            complete_targets(args.target, {f"--dataset {name}": SETS[name]}, [])
+    except UserError as error:
+        parser.error(str(error))
+    return args
 
 
 def main() -> None:
     args = parse_args()
-    if not args.root.is_dir():
-        raise UserError(f"--root {args.root} is no folder: give the one that holds the data sets")
     wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
-    for name in wanted if args.target else ():
-        complete_targets(args.target, {f"--dataset {name}": SETS[name]}, [])
     faults = sum(check_set(name, args.root, bool(args.dataset), args.target, args.missing_labels) for name in wanted)
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
@@ -169,7 +174,7 @@ def check_split(
             remarks.faults.append(f"{split}: {error}")
             continue
         census.add(sample, photograph)
-        if not targets and is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+        if not targets and is_drawing(photograph.pixels):
             remarks.notes.append(f"{split}: {sample.image} has a label's few colours: pretraining leaves it out")
         height, width = photograph.image.shape[1:]
         sizes.append((width, height))
@@ -187,17 +192,17 @@ def check_split(
     bare = [sample for sample in samples if len(sample.labels) < enough]
     framed = sum(sample.fov is not None for sample in samples)
     if bare and split != "test":
-        remarks.faults.append(f"{split}: no label for {listed(bare)}: add it, or {INSTEAD_OF_LABELS}")
+        remarks.faults.append(f"{split}: no label for {files(bare)}: add it, or {INSTEAD_OF_LABELS}")
     elif bare and len(bare) < len(samples):
-        remarks.notes.append(f"{split}: no label for {listed(bare)}: predict.py does not score them; add it if you can")
+        remarks.notes.append(f"{split}: no label for {files(bare)}: predict.py does not score them; add it if you can")
     elif bare:
         why = "today's official download has none: " if name == "drive" else ""
         way = "predict.py writes maps but cannot score them; hold out training images with --folds"
         remarks.notes.append(f"{split}: no labels: {why}{way}")
     if blank:
-        remarks.notes.append(f"{split}: nothing is marked in a label of {listed(blank)}: check that this is right")
+        remarks.notes.append(f"{split}: nothing is marked in a label of {files(blank)}: check that this is right")
     if turned:
-        remarks.notes.append(f"{split}: an EXIF tag turns {listed(turned)}: check that the masks are turned too")
+        remarks.notes.append(f"{split}: an EXIF tag turns {files(turned)}: check that the masks are turned too")
     labels = []
     for target in targets:
         labelled = sum(target in sample.labels for sample in samples)
@@ -236,10 +241,9 @@ def main_targets(entry: SegmentationSet) -> list[str]:
     return [target for target in entry.targets if ":" not in target] or list(entry.default)
 
 
-def listed(samples: list[Sample]) -> str:
-    """The first file by name, the others by number."""
-    more = f" and {len(samples) - 1} more" if len(samples) > 1 else ""
-    return samples[0].image.name + more
+def files(samples: list[Sample]) -> str:
+    """The first by name, the others by number."""
+    return few([sample.image.name for sample in samples])
 
 
 def size_range(sizes: list[tuple[int, int]]) -> str:

@@ -7,13 +7,12 @@ import torch
 from torch import nn
 
 from DownStream.model import DECODERS, DecoderShape, Segmenter
-from DownStream.options.predict import MODELS
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES, current_options
 from DownStream.sets import CATALOGUE
 from DownStream.sources import disc_of, full_keys
 from DualScaleNet.common.checkpoint import load_checkpoint, load_latest, sha256
-from DualScaleNet.common.script import ROOT, UserError, warn
+from DualScaleNet.common.script import MODELS, ROOT, UserError, warn
 from DualScaleNet.encoder import Encoder, imagenet_encoder, load_encoder
 
 ENCODER = "encoder."  # begins the names of its parameters in a segmenter
@@ -56,14 +55,16 @@ def initial_encoder(options: Options) -> Encoder:
         options.encoder = str(files[-1]) if files else "imagenet"
     if options.encoder == "imagenet" and options.arch:
         return imagenet_encoder(options.arch)
-    options.arch = options.arch or "bottleneck18"
     if options.encoder == "random":
+        options.arch = options.arch or "bottleneck18"
         return Encoder(options.arch)
     path = MODELS / "encoder.pth"
     if options.encoder != "imagenet":
         path = Path(options.encoder).resolve()
         options.encoder = str(path)
-    encoder, facts = load_encoder(path, options.arch)
+    encoder, facts = load_encoder(path, options.arch or "bottleneck18")
+    if options.arch not in (None, facts["arch"]):
+        raise UserError(f"{path} holds a {facts['arch']}: leave out --arch {options.arch}, or name another --encoder")
     options.arch = facts["arch"]
     return encoder
 

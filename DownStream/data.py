@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from DownStream.fov import estimate_fov, fov_diameter
+from DownStream.fov import estimate_fov, fov_diameter, is_too_narrow
 from DownStream.masks import Mask, read_mask
 from DownStream.region import fov_region
 from DownStream.sets.base import SPLITS, Label, Sample
@@ -45,10 +45,15 @@ class Photograph:
         mask = self.masks.get(target)
         return None if mask is None or mask.ignored is None else ~mask.ignored
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """The image as (H, W, 3)."""
+        return self.image.permute(1, 2, 0).numpy()
+
     @cached_property
     def field_of_view(self) -> np.ndarray:
         """(H, W) bool, as shipped, or else estimated."""
-        return estimate_fov(self.image.permute(1, 2, 0).numpy()) if self.fov is None else self.fov.numpy()
+        return estimate_fov(self.pixels) if self.fov is None else self.fov.numpy()
 
     @cached_property
     def diameter(self) -> float | None:
@@ -66,7 +71,7 @@ def read_sample(sample: Sample) -> Photograph:
     """Decodes a sample at native size; its photograph's surroundings are black if they were another flat colour.
 
     Raises:
-        UserError: a file cannot be read, or a mask is not as large as its photograph.
+        UserError: a file cannot be read, a mask is not as large as its photograph, or no field of view.
     """
     pixels = black_surroundings(read_image(sample.image, bits=sample.bits))
     height, width = pixels.shape[:2]
@@ -93,6 +98,8 @@ def read_sample(sample: Sample) -> Photograph:
     fov = tensor(read(Label(sample.fov))) if sample.fov else None
     if fov is not None and not fov.any():
         fov = None  # an empty one says nothing
+    if fov is not None and is_too_narrow(fov.numpy()):
+        raise UserError(f"{sample.fov} marks too little to be the field of view: correct or remove it")
     observer = tensor(read(sample.observer)) if sample.observer else None
     return Photograph(sample.id, image, labels, fov, observer, masks)
 

@@ -14,6 +14,7 @@ SIDE = 512  # long side of the copy that is searched, pixels
 LEVELS = 16  # thresholds tried
 TOLERANCE = 0.008  # of a circle's radius: how far from it a point still counts as lying on it
 AREA = 0.08, 0.99  # of the frame: a smaller region is no field of view, and outside a larger one is no border
+NARROWEST = 1 / 8  # of the longer side: a narrower region is no field of view, but a mistake in a mask
 MIN_STEP = 1.0  # least mean step of the square root of brightness across the outline
 
 
@@ -51,17 +52,22 @@ def estimate_fov(image: np.ndarray) -> np.ndarray:
 def fov_diameter(fov: np.ndarray) -> float | None:
     """The diameter of a field of view (H, W) bool in pixels: its circle's, or its width where no circle fits.
 
-    None where the mask is empty or covers the photograph, which then shows no border.
+    None where the mask is empty or too narrow to be one, or covers the photograph, which then shows no border.
     """
-    if fov.all() or not fov.any():
-        return None
     height, width = fov.shape
+    if fov.all() or is_too_narrow(fov):
+        return None
     contours, _ = cv2.findContours(fov.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = max(contours, key=len)[:, 0]
     free = points[((points > 1) & (points < [width - 2, height - 2])).all(1)]
     scale = SIDE / max(height, width)
     circle = _fit_circle(free * scale)
     return 2 * circle[2] / scale if circle else float(np.ptp(points[:, 0]) + 1)
+
+
+def is_too_narrow(fov: np.ndarray) -> bool:
+    """Whether a mask (H, W) bool, empty or of a few pixels, cannot be a field of view."""
+    return np.count_nonzero(fov.any(0)) < NARROWEST * max(fov.shape)
 
 
 def _lightness(image: np.ndarray) -> np.ndarray:

@@ -23,9 +23,9 @@ class Prediction:
     """What a network gives for a photograph (H, W).
 
     `maps` are probabilities (targets, H, W), float32, on the CPU, zero outside the `region` that they come from.
-    `scale`: the factor by which the photograph was resized, to four digits; None where to a square. `disc_found`: None
-    where the network does not look for a disc first. `uncertainty`: the standard deviation of several
-    networks' probabilities, as `maps`; None for one.
+    `scale`: the factor by which the photograph was resized, to four decimals; None where to a square. `disc_found`:
+    None where the network does not look for a disc first. `uncertainty`: the standard deviation of several networks'
+    probabilities, as `maps`; None for one.
     """
 
     maps: Tensor
@@ -141,7 +141,7 @@ class Predictor:
 
 @dataclass
 class Ensemble:
-    """Several networks as one. The maps of a target are the mean over the networks that segment it.
+    """Several networks as one. The maps of a target are the mean over the networks that segment it and found its ROI.
 
     Args:
         parts: the networks.
@@ -155,11 +155,13 @@ class Ensemble:
         """The targets in the order in which they first come. Uncertainty needs several networks for each."""
         predictions = [part(photograph) for part in self.parts]
         maps: dict[str, list[Tensor]] = {}
+        lost: dict[str, list[Tensor]] = {}  # the empty maps of networks that found no disc
         for names, prediction in zip(self.targets, predictions, strict=True):
             for name, one in zip(names, prediction.maps, strict=True):
-                maps.setdefault(name, []).append(one)
-        each = [torch.stack(several) for several in maps.values()]
-        several = all(len(one) > 1 for one in each)
+                maps.setdefault(name, [])
+                (lost.setdefault(name, []) if prediction.disc_found is False else maps[name]).append(one)
+        several = all(len(maps[name]) + len(lost.get(name, [])) > 1 for name in maps)
+        each = [torch.stack(found or lost[name]) for name, found in maps.items()]
         found = [prediction.disc_found for prediction in predictions if prediction.disc_found is not None]
         return Prediction(
             torch.stack([one.mean(0) for one in each]), Region.whole(photograph.image),

@@ -30,7 +30,7 @@ from DualScaleNet.common.device import select_device
 from DualScaleNet.common.drawings import is_drawing
 from DualScaleNet.common.files import UTF8, claim, writing
 from DualScaleNet.common.photographs import LABEL_BY_COLOURS, skipped_line
-from DualScaleNet.common.script import ROOT, UserError, few, out_of_memory, progress_bar, warn
+from DualScaleNet.common.script import ROOT, UserError, code_version, few, out_of_memory, progress_bar, warn
 
 DECIDING = 64  # photographs on which a threshold is chosen by the share that it marks
 AHEAD = 4  # photographs read before they are predicted, and still being written afterwards
@@ -56,10 +56,10 @@ def predict(options: Options) -> None:
         path, side = next(iter(square.items()))
         raise UserError(f"--scale: the network in {path} resizes every photograph to {side} px: leave --scale out")
     groups, source, name = select_samples(options, paths, checkpoints)
-    each: Sequence[Predictor | Ensemble] = predictors
+    networks: Sequence[Predictor | Ensemble] = predictors
     if len(groups) < len(predictors):
-        each = [Ensemble(predictors, [checkpoint["targets"] for checkpoint in checkpoints])]
-    work = [(predictor, sample) for predictor, group in zip(each, groups, strict=True) for sample in group]
+        networks = [Ensemble(predictors, [checkpoint["targets"] for checkpoint in checkpoints])]
+    work = [(predictor, sample) for predictor, group in zip(networks, groups, strict=True) for sample in group]
     sizes = pixel_sizes(options.pixel_size, [sample for _, sample in work])
     thresholds = thresholds_of(options, paths, checkpoints, work)
     out = options.out or (ROOT / "runs" if options.model else paths[0].parent) / name
@@ -99,11 +99,18 @@ def predict(options: Options) -> None:
 
 
 def warn_of_others(out: Path, photographs: set[str]) -> None:
-    """Results of other photographs in the output folder stay there, but not in its tables."""
+    """Results of other photographs in the output folder stay there, but not in its tables.
+
+    Raises:
+        UserError: the table in it is none of ours.
+    """
     table = out / "summary.csv"
     if table.exists():
         with open(table, newline="", **UTF8) as file:
-            others = [row["image"] for row in csv.DictReader(file) if row["image"] not in photographs]
+            rows = csv.DictReader(file)
+            if "image" not in (rows.fieldnames or ()):
+                raise UserError(f"{table} is another program's: choose another --out, or move it away")
+            others = [row["image"] for row in rows if row["image"] not in photographs]
         if others:
             warn(f"{out} holds other photographs' results too ({few(others)}): summary.csv will be of today's alone")
 
@@ -137,7 +144,7 @@ def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:
                 photograph = next(opened)
                 if isinstance(photograph, UserError):
                     raise photograph
-                if ledger and is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+                if ledger and is_drawing(photograph.pixels):
                     results.labels.append(sample.image)
                     continue
                 prediction = predictor(photograph)
@@ -183,11 +190,12 @@ def made_with(
     options: Options, paths: list[Path], thresholds: dict[str, float], sizes: dict[str, float]
 ) -> dict[str, Any]:
     """What the maps, masks and numbers of a photograph depend on."""
-    digests = [sha256(path) for path in paths]
-    ruled = {} if options.raw_masks else rules(list(thresholds))
-    return {"checkpoints": digests, "thresholds": thresholds, "pixel sizes": sizes, "postprocessing": ruled} | {
-        name: getattr(options, name) for name in ("scale", "window", "tta", "map_format")
-    }
+    return {
+        "code": code_version("DownStream", "DualScaleNet"), "checkpoints": [sha256(path) for path in paths],
+        "thresholds": thresholds, "pixel sizes": sizes,
+        "postprocessing": {} if options.raw_masks else rules(list(thresholds)),
+        "scale": options.scale, "window": options.window, "tta": options.tta, "map_format": options.map_format,
+    }  # fmt: skip
 
 
 class Ledger:
@@ -275,7 +283,7 @@ def thresholds_by_share(work: Work, shares: dict[str, float]) -> dict[str, float
         photograph = open_photograph(sample)
         if isinstance(photograph, UserError) or quality(photograph)["doubt"]:
             continue
-        if is_drawing(photograph.image.permute(1, 2, 0).numpy()):
+        if is_drawing(photograph.pixels):
             continue
         try:
             maps = to_levels(predictor(photograph).maps.numpy())

@@ -24,7 +24,7 @@ def quality(photograph: Photograph) -> dict[str, float | str]:
     from the border. brightness: mean grey in the field of view, 1 is white. field of view share: of the frame. doubt:
     what lies beyond `LIMITS`, "" for nothing.
     """
-    fov, image = photograph.field_of_view, photograph.image.permute(1, 2, 0).numpy()
+    fov, image = photograph.field_of_view, photograph.pixels
     factor = min(DIAMETER / (photograph.diameter or max(fov.shape)), 4)  # a wrong mask may be a few pixels wide
     size = tuple(max(1, round(side * factor)) for side in (fov.shape[1], fov.shape[0]))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)

@@ -71,7 +71,7 @@ class Results:
         self, sample: Sample, photograph: Photograph, prediction: Prediction
     ) -> tuple[dict[str, Any], dict[Path, np.ndarray]]:
         """Measures and scores a photograph's masks. Returns its row of summary.csv, and what is to be written where."""
-        image = photograph.image.permute(1, 2, 0).numpy()
+        image = photograph.pixels
         self.census.add(sample, photograph)
         found = Segmentation.of(
             photograph, prediction, self.thresholds, self.pixel_sizes.get(sample.id), not self.rules

@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from DownStream.options.predict import LARGEST_PIXEL, MODELS, Options, pixel_size, ready_models, threshold_misfit
+from DownStream.options.predict import LARGEST_PIXEL, Options, pixel_size, ready_models, threshold_misfit
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Sample, stem, with_common_bits
 from DownStream.sources import find_sets, full_keys, merged, typed_for
 from DownStream.targets import find_samples, retyped
 from DualScaleNet.common.files import is_image
 from DualScaleNet.common.photographs import PHOTOGRAPH_FOLDER, find_photographs, skipped_line
-from DualScaleNet.common.script import ROOT, UserError, few
+from DualScaleNet.common.script import MODELS, ROOT, UserError, few
 
 
 def newest_checkpoint() -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from DownStream.sets.base import Label, Sample, SegmentationSet, with_common_bits
 from DownStream.sets.meaning import Meaning, Ranges, parse_ranges
-from DualScaleNet.common.script import UserError, warn
+from DualScaleNet.common.script import UserError, few, warn
 
 IGNORE = "ignore"  # stands before values where a target's name stands otherwise
 INVERT = "invert"
@@ -171,5 +171,5 @@ def leave_out_unlabelled(lists: dict[str, list[Sample]], targets: dict[str, list
     bare = {each.key: each.image.name for each in learned if not set(targets[each.source]) <= each.labels.keys()}
     if bare:
         names = " and ".join(dict.fromkeys(name for each in targets.values() for name in each))
-        warn(f"left out {len(bare)} photographs without a mask of {names}: {', '.join(bare.values())}")
+        warn(f"left out {len(bare)} photographs without a mask of {names}: {few(bare.values())}")
     return {split: [sample for sample in members if sample.key not in bare] for split, members in lists.items()}

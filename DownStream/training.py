@@ -38,16 +38,11 @@ from DownStream.training_set import (
 )
 from DownStream.transforms import NetworkInput, TrainingPhotograph, training_batch
 from DualScaleNet.common.checkpoint import restore, save_checkpoint
-from DualScaleNet.common.device import (
-    autocast,
-    refuse_other_precision,
-    seeded_generator,
-    select_device,
-    training_layout,
-)
+from DualScaleNet.common.device import autocast, seeded_generator, select_device, training_layout
 from DualScaleNet.common.files import claim, write_json
-from DualScaleNet.common.options import plain_options, refuse_changes
+from DualScaleNet.common.options import plain_options
 from DualScaleNet.common.photographs import sizes_of
+from DualScaleNet.common.resume import refuse_other_options
 from DualScaleNet.common.run import Position, Run, epoch_order
 from DualScaleNet.common.script import ROOT, UserError, few, warn
 from DualScaleNet.encoder import Encoder
@@ -95,8 +90,12 @@ def train(options: Options) -> Path:
     sizes = sizes_of(files_of(samples["train"] + samples["val"]))
     checkpoint = resumable(options, split, sizes, device)
     found_by = (options.localiser or options.init) if options.roi == "disc" else None
-    localiser = read_localiser(found_by, options.dataset, split) if found_by else None
-    before = trained if options.resume == "force" else checkpoint or trained
+    resumed = None if options.resume == "force" else checkpoint
+    if resumed:
+        localiser = resumed.get("localiser")  # also where its file is another one by now
+    else:
+        localiser = read_localiser(found_by, options.dataset, split) if found_by else None
+    before = resumed or trained
     network_input = NetworkInput.of(before) if before else input_of(options, samples["train"])
     census = Census(options.target)
     photographs = read_training_set(samples["train"], options, network_input, device, census)
@@ -317,13 +316,9 @@ def resumable(
     checkpoint = None if options.resume == "never" else load_latest_segmentation(last)
     if checkpoint is None or options.resume == "force":
         return checkpoint
-    free = FREE_OPTIONS - ({"epochs"} if options.schedule == "cosine" else set())
-    if (noted := checkpoint.get("sizes")) == sizes:  # None: by an older version
-        free |= {"data_dir"}  # the same files, moved
-    if "precision" in checkpoint:
-        refuse_other_precision(checkpoint["precision"], device, options.precision, options.run_dir)
-        free |= {"precision"}
-    refuse_changes(checkpoint["options"], plain_options(options), free, options.run_dir)
+    noted = checkpoint.get("sizes")  # None: by an older version
+    moved = {"data_dir"} if noted == sizes else set()
+    refuse_other_options(checkpoint, options, FREE_OPTIONS | moved, device, options.run_dir)
     if checkpoint["split"] != split or noted not in (None, sizes):
         raise UserError(
             f"{', '.join(map(str, options.data_dir))} holds other photographs or labels than when {last} began: start "

@@ -21,7 +21,7 @@ from DownStream.recipes import RECIPES
 from DownStream.region import Region, disc_region
 from DownStream.sets import CATALOGUE
 from DownStream.sets.base import Label, Sample
-from DownStream.sources import disc_of, expected_targets, find_sets, fit_of, merged
+from DownStream.sources import disc_of, expected_targets, find_sets, fit_of, merged, names_of_sources
 from DownStream.targets import ignored_by, leave_out_unlabelled
 from DownStream.transforms import NetworkInput, TrainingPhotograph, round_up
 from DualScaleNet.common.device import HELD, free_memory
@@ -95,8 +95,9 @@ def input_of(options: Options, samples: list[Sample]) -> NetworkInput:
     with ThreadPoolExecutor() as pool:
         measured = list(progress_bar(pool.map(measure, samples), "measure", len(samples), leave=False))
     sides, diameters = zip(*measured, strict=True)
-    first_set = [each for each, sample in zip(diameters, samples, strict=True) if sample.source == samples[0].source]
-    known = [diameter for diameter in first_set if diameter]
+    measurable = {sample.source for sample in samples}
+    first_set = next(source for source in names_of_sources(options.dataset) if source in measurable)
+    known = [each for each, sample in zip(diameters, samples, strict=True) if each and sample.source == first_set]
     diameter = options.diameter or (median(known) if known and recipe.scale else None)
     network_input = NetworkInput("pad", 0, recipe.standardise, diameter)
     factors = [network_input.factor(each) for each in diameters]
@@ -152,7 +153,9 @@ def read_training_set(
     """
     photographs: list[TrainingPhotograph] = []
     census, file = census or Census(options.target), None
-    ignoring = bool(ignored_by(options.target)) or any(len(sample.labels) < len(options.targets) for sample in samples)
+    ignoring = bool(ignored_by(options.target)) or any(
+        target not in sample.labels for sample in samples for target in options.targets
+    )
     room = HELD * free_memory(device)
     for number, sample in enumerate(progress_bar(samples, "read", unit="photo", leave=False), 1):
         photograph = read_training_photograph(sample, options, network_input, census, ignoring)

@@ -2,8 +2,8 @@
 
 `bottleneck18` is the method's own: stage depths [2, 2, 2, 2] of 1x1-3x3-1x1 bottlenecks with expansion 1 behind a
 3x3 stride-2 stem, 7,674,688 parameters. `resnet18`, `resnet34` and `resnet50` are torchvision's, so that ImageNet
-weights can serve as the baseline. Parameter names are torchvision's in every case. For segmentation `timm/NAME` is a
-convolutional network of the package timm.
+weights can serve as the baseline. Parameter names are torchvision's. For segmentation `timm/NAME` is a convolutional
+network of the package timm, whose own names are behind `timm.`.
 """
 
 import copy

@@ -38,7 +38,6 @@ class Options(TrainingOptions):
     batch_norm: str
     grid: int
     weights: list[float]
-    warmup_epochs: int
     weight_decay: float
     accumulate: int
     checkpoint_activations: bool

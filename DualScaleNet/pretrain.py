@@ -242,11 +242,13 @@ def require_same_options(options: Options, processes: Processes, device: torch.d
         f"--{name.replace('_', '-')}": value for name, value in plain_options(options).items() if name not in FOLDERS
     }
     machine = {"device": device.type, "precision": resolve_precision(device, options.precision)}
-    processes.require_alike(lambda: {"code": code_version(), "PyTorch": torch.__version__, **machine, **named})
+    versions = {"code": code_version("DualScaleNet"), "PyTorch": torch.__version__}
+    processes.require_alike(lambda: {**versions, **machine, **named})
 
 
 def refuse_batch_size(options: Options, processes: Processes, photographs: int) -> None:
-    """
+    """Each process passes at least two photographs of a batch through the network at once.
+
     Raises:
         UserError: the batch cannot be cut into equal parts, or there are fewer photographs than that.
     """

@@ -2,7 +2,8 @@
 
     python docs/resized.py --checkpoint runs/segment/drive-random-fold0of4/last.pth --factor 2 --out twice
 
-The labels come with them. Photographs are enlarged with OpenCV's bicubic and shrunk with its area interpolation.
+The labels and field-of-view masks come with them. Photographs are enlarged with OpenCV's bicubic and shrunk with its
+area interpolation.
 """
 
 import argparse
@@ -34,15 +35,16 @@ def main() -> None:
     parser.add_argument("--factor", type=float, required=True, metavar="F")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     args = parser.parse_args()
-    for folder in ("images", "masks"):
+    for folder in ("images", "masks", "fov"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     for sample in own_samples(load_segmentation(args.checkpoint), "test", None):
         photograph = read_sample(sample)
-        image = resized(photograph.image.permute(1, 2, 0).numpy(), args.factor)
         (label,) = photograph.labels.values()
-        mask = resized(label.numpy().astype(np.uint8) * 255, args.factor) > 127
-        Image.fromarray(image).save(args.out / "images" / f"{sample.id}.png")
-        Image.fromarray(mask).save(args.out / "masks" / f"{sample.id}.png")
+        masks = {"masks": label.numpy(), "fov": photograph.field_of_view}
+        Image.fromarray(resized(photograph.pixels, args.factor)).save(args.out / "images" / f"{sample.id}.png")
+        for folder, mask in masks.items():
+            larger = resized(mask.astype(np.uint8) * 255, args.factor) > 127
+            Image.fromarray(larger).save(args.out / folder / f"{sample.id}.png")
 
 
 if __name__ == "__main__":

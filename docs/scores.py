@@ -7,8 +7,13 @@ F1 is that of the raw maps at the threshold, with its 95 % interval. The last co
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from DualScaleNet.common.script import UserError, run_script
 
 
 def rows(file: Path, name: str) -> list[str]:
@@ -41,10 +46,13 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     print("| folder | task | photographs | threshold | F1 [95 %] | PR-AUC | F1, mask |\n|---|---|---|---|---|---|---|")
     for folder in parser.parse_args().folders:
-        for file in sorted(folder.rglob("scores.json")):
+        files = sorted(folder.rglob("scores.json"))
+        if not files:
+            raise UserError(f"there is no scores.json in {folder}: score its checkpoints with predict.py first")
+        for file in files:
             for row in rows(file, str(file.parent.relative_to(folder.parent))):
                 print(row)
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

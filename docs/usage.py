@@ -24,8 +24,9 @@ SCRIPTS = (
 )  # fmt: skip
 OPENING = """# Options
 
-The command line wins over the recipe, and the recipe wins over the settings of the data set. `python SCRIPT --help`
-prints the same; `Dataset/check.py` and `Dataset/synthetic.py` have `--help` alone. A few options for experiments are in
+The command line wins over the recipe, and the recipe wins over the settings of the data set. The exception is
+`--epochs` of `compare.py`, where the data set decides. `python SCRIPT --help` prints the same; `Dataset/check.py` and
+`Dataset/synthetic.py` have `--help` alone. A few options for experiments are in
 [CONTRIBUTING.md](../CONTRIBUTING.md#adding-something).
 
 `python docs/usage.py` generates this page from the parsers: change the help texts there.
@@ -71,9 +72,9 @@ def table(actions: list[argparse.Action]) -> list[str]:
 def row(action: argparse.Action) -> str:
     """One option as a row of the table. Its help text may state a default that depends on other options."""
     meaning, _, default = (action.help or "").partition(" Default: ")
-    default = default.removesuffix(".") or plain(action.default)
+    default = default.removesuffix(".") or plain(action.default) or ("required" if action.required else "–")
     meaning = re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", meaning.replace("%%", "%"))
-    cells = (f"`{option(action)}`", default or "–", meaning)
+    cells = (f"`{option(action)}`", default, meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

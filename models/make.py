@@ -13,9 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from DownStream.checkpoints import DECODER, without_encoder
-from DownStream.options.predict import MODELS
 from DualScaleNet.common.checkpoint import load_file, save_checkpoint
-from DualScaleNet.common.script import run_script
+from DualScaleNet.common.script import MODELS, run_script
 from DualScaleNet.encoder import Encoder
 
 ENCODER_FILE = MODELS / "encoder.pth"

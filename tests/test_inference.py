@@ -1,6 +1,7 @@
 """From a photograph to its map and back: regions, windows, test-time augmentation, the localiser."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,11 @@ def test_several_networks_give_the_mean_of_their_maps_and_how_far_they_disagree(
     assert torch.allclose(found.maps, torch.tensor([0.3, 0.9])[:, None, None].expand(2, 50, 60))
     assert torch.allclose(found.uncertainty, torch.tensor([0.1, 0])[:, None, None].expand(2, 50, 60), atol=1e-6)
     assert found.region == Region(0, 0, 50, 60) and found.scale == 1
+
+    lost = replace(parts[1], localiser=Predictor(Constant(0.1), NetworkInput("pad", 64)))  # finds no disc
+    found = Ensemble([parts[0], lost], [["disc", "cup"]] * 2)(photograph)
+    assert torch.allclose(found.maps[:, 0, 0], torch.tensor([0.2, 0.9])) and not found.disc_found
+    assert not Ensemble([lost, lost], [["disc", "cup"]] * 2)(photograph).maps.any()
 
     apart = Ensemble(parts, [["disc", "cup"], ["EX", "SE"]])(photograph)
     assert torch.allclose(apart.maps[:, 0, 0], torch.tensor([0.2, 0.9, 0.4, 0.9])) and apart.uncertainty is None

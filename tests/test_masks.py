@@ -16,8 +16,9 @@ from Dataset import check
 from DownStream import predict, train
 from DownStream.data import Photograph, make_split, read_sample
 from DownStream.loss import segmentation_loss
+from DownStream.masks import read_mask
 from DownStream.sets import CATALOGUE
-from DownStream.sets.base import Sample
+from DownStream.sets.base import Label, Sample
 from DownStream.targets import find_samples, names_of, parse_target
 from DownStream.training import labels_and_inside
 from DualScaleNet.common.device import seeded_generator
@@ -221,6 +222,15 @@ def test_doubtful_masks_are_named_where_they_are_scored(mine, trained, tmp_path,
     before, _, _ = DOUBTFUL["inverted"][1].partition("(%)")
     assert line.startswith(f"note: vessels: {before.format(*(root / 'masks' / f'{k}.png' for k in range(7)))}")
     assert line.removeprefix("note: ") in json.loads((out / "scores.json").read_text())["notes"]
+
+
+def test_a_mask_with_values_that_are_no_numbers_is_named(tmp_path):
+    """The highest value would be none, and nothing above half of it."""
+    values = np.zeros((20, 20), np.float32)
+    values[5:10], values[0, 0] = 1, np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"cannot read .*a\.tif \(it has values that are no numbers"):
+        read_mask(Label(tmp_path / "a.tif"))
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])

@@ -6,12 +6,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import call, rows
+from conftest import ROOT, call, rows, run_script
 from test_strangers_folder import NOISE, TRAIN, drawing, save
 from torchvision.models import resnet18, resnet50
 
@@ -64,6 +65,35 @@ def test_extending_a_finished_cosine_run(training, mine, tmp_path):
         training(mine, "--schedule", "cosine", "--epochs", 2)
     training(mine, "--schedule", "cosine", "--epochs", 2, "--resume", "force")
     assert len(rows(run / "log.csv")) == 2
+
+
+def test_an_architecture_that_the_encoder_file_does_not_have(training, mine, pretrained):
+    encoder = pretrained / "encoder.pth"
+    with pytest.raises(UserError, match=r"encoder\.pth holds a bottleneck18: leave out --arch resnet50"):
+        training(mine, "--encoder", encoder, "--arch", "resnet50")
+
+
+def test_a_table_of_another_program_is_left_alone(trained, mine, tmp_path, monkeypatch):
+    table = tmp_path / "out" / "summary.csv"
+    table.parent.mkdir()
+    table.write_text("a,b\n1,2\n")
+    arguments = ("--checkpoint", trained / "best.pth", "--images", mine / "images", "--out", table.parent)
+    with pytest.raises(UserError, match=r"summary\.csv is another program's: choose another --out"):
+        call(monkeypatch, predict, *arguments)
+    assert table.read_text() == "a,b\n1,2\n"
+
+
+def test_output_that_cannot_be_written_is_said_in_a_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, ROOT / "Dataset/check.py"]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "check.py: error: standard output: No space left on device\n"
+
+
+def test_scores_that_are_not_there(tmp_path):
+    result = run_script("docs/scores.py", tmp_path, code=1)
+    assert result.stderr.startswith(f"scores.py: error: there is no scores.json in {tmp_path}")
 
 
 def test_extending_a_finished_constant_run(training, mine, tmp_path):

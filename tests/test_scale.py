@@ -79,6 +79,17 @@ def test_the_diameter_of_a_field_of_view():
     assert fov_diameter(np.ones((9, 9), bool)) is None and fov_diameter(np.zeros((9, 9), bool)) is None
 
 
+def test_a_mask_of_a_few_pixels_is_no_field_of_view(tmp_path):
+    """Enlarged until it is as wide as the others, its photograph would fill the memory."""
+    speck = np.zeros((200, 300), bool)
+    speck[100, 150] = True
+    assert fov_diameter(speck) is None
+    for name, pixels in (("a", draw_fundus(np.random.default_rng(0), 300, 200).image), ("fov", speck)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"fov\.png marks too little to be the field of view"):
+        read_sample(Sample("a", tmp_path / "a.png", fov=tmp_path / "fov.png"))
+
+
 def test_measuring_takes_a_jpegs_draft(tmp_path):
     """Its size is the file's, upright; the diameter is in pixels of the file."""
     eye = Image.fromarray(draw_fundus(np.random.default_rng(0), 400, 400).image).resize((2400, 2400))

@@ -85,6 +85,19 @@ def test_what_a_set_does_not_have_is_not_learned_from_it(official, monkeypatch, 
         assert torch.equal(*losses) == (sample.source == "idrid")
 
 
+def test_a_set_without_the_target_does_not_teach_that_there_is_nothing(official, monkeypatch):
+    """Its disc, around which the ROI is cut, is no label of the cup."""
+    said = options(
+        monkeypatch, official, "--dataset", "drishti-gs", "idrid", "--target", "cup", "--roi", "disc",
+        "--localiser", "x", "--size", 64, "--val-fraction", 0,
+    )  # fmt: skip
+    split = split_samples(said)
+    photographs = read_training_set(split["train"], said, input_of(said, split["train"]), torch.device("cpu"))
+    for sample, photograph in zip(split["train"], photographs, strict=True):
+        _, ignored = photograph.masks
+        assert ignored.all() if sample.source == "idrid" else not ignored.any()
+
+
 def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, monkeypatch):
     large = tmp_path / "large"
     write_stare(large, 4, 2, (240, 220), seed=1)
@@ -92,8 +105,10 @@ def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, 
         said = options_of(
             monkeypatch, train_options, "--dataset", "stare", "stare", "--data-dir", *folders, "--run-dir", tmp_path
         )
-        network_input = input_of(said, split_samples(said)["train"])
-        assert network_input.fit == "pad" and abs(network_input.diameter - expected) < 25
+        samples = split_samples(said)["train"]
+        for listed in (samples, samples[::-1]):
+            network_input = input_of(said, listed)
+            assert network_input.fit == "pad" and abs(network_input.diameter - expected) < 25
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,8 @@ from DownStream.maps import MAP_FORMATS
 from DownStream.sets import CATALOGUE
 from DownStream.targets import typed_target
 from DualScaleNet.common.options import STRIDE, HelpFormatter, add_device, positive, positive_int
-from DualScaleNet.common.script import ROOT
+from DualScaleNet.common.script import MODELS
 
-MODELS = ROOT / "models"
 LARGEST_PIXEL = 0.2  # mm: the widest photographs show some 30 mm of retina
 
 

@@ -196,7 +196,8 @@ def parse_args(description: str | None = None) -> Options:
     add_schedule(group, by_recipe=True)
     group.add_argument(
         "--crop", type=natural_int, metavar="PX",
-        help="Train on random crops of PX x PX pixels, a multiple of 32, or on whole photographs (0). Default: the "
+        help="Train on random crops of PX x PX pixels, a multiple of 32 and at least 64, or on "
+        "whole photographs (0). Default: the "
         f"recipe's (release: 0; all others: {COMPACT.crop}, but 0 if a target is disc or cup).",
     )
     add_machine(group)
@@ -221,7 +222,12 @@ def parse_args(description: str | None = None) -> Options:
         "--save-minutes", type=non_negative, default=5, help=argparse.SUPPRESS  # between checkpoints
     )
     options = parser.parse_args(namespace=Options())
+    complete(options, parser)
+    return options
 
+
+def complete(options: Options, parser: argparse.ArgumentParser) -> None:
+    """Fills in what was left out, and refuses what does not go together."""
     sets = [CATALOGUE[name] for name in options.dataset]
     settings, recipe, several = sets[0], RECIPES[options.recipe], len(sets) > 1
     if not recipe.steps:
@@ -274,4 +280,3 @@ def parse_args(description: str | None = None) -> Options:
         parser.error("--diameter is for photographs that are not resized to --size or to the data set's size")
     if options.size and options.size < 64:
         parser.error(f"--size {options.size}: must be at least 64")
-    return options

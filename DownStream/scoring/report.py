@@ -155,7 +155,7 @@ def _strip(
     photograph = read_sample(sample)
     levels = read_map(folder / "probability" / f"{sample.id}.{protocol['map_format']}")
     pictures = {
-        "photograph": photograph.image.permute(1, 2, 0).numpy(),
+        "photograph": photograph.pixels,
         "label": photograph.labels[protocol["target"]].numpy() * np.uint8(255),
         "probability": (levels * 255).astype(np.uint8),
         "overlay": read_image(folder / "overlay" / f"{sample.id}.png"),

@@ -149,6 +149,8 @@ def read_drawing(path: Path) -> tuple[np.ndarray, np.ndarray]:
         image = ImageOps.exif_transpose(image)
         if image.mode in (*DEEP_MODES, "1", "L"):
             grey = np.asarray(image.convert("L") if image.mode == "1" else image)
+            if not np.isfinite(grey).all():
+                raise ValueError("it has values that are no numbers")
             return grey, grey
         index = np.asarray(image) if image.mode == "P" else None
         red, green, blue, alpha = image.convert("RGBA").split()

@@ -9,9 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from DualScaleNet.common.checkpoint import load_latest, restore
 from DualScaleNet.common.device import refuse_other_precision
-from DualScaleNet.common.options import plain_options, refuse_changes
+from DualScaleNet.common.options import TrainingOptions, plain_options, refuse_changes
 from DualScaleNet.common.processes import Processes
 from DualScaleNet.common.run import Position, Run
 from DualScaleNet.common.script import UserError, warn
@@ -55,12 +57,8 @@ def resume(run: Run, images: int) -> bool:
     if options.resume != "force":
         sizes = checkpoint.get("sizes")  # which older versions did not note
         same = sizes == run.description()["sizes"]
-        free = FREE_OPTIONS | ({"data"} if same or processes.hosts > 1 else set())
-        free -= {"epochs"} if options.schedule == "cosine" else set()
-        if "precision" in checkpoint:
-            refuse_other_precision(checkpoint["precision"], run.device, options.precision, path.parent)
-            free |= {"precision"}
-        refuse_changes(checkpoint["options"], plain_options(options), free, path.parent)
+        moved = {"data"} if same or processes.hosts > 1 else set()
+        refuse_other_options(checkpoint, options, FREE_OPTIONS | moved, run.device, path.parent)
         if checkpoint["images"] != images or (sizes and not same):
             now = "their files are others" if checkpoint["images"] == images else f"there are {images}"
             raise UserError(
@@ -70,6 +68,22 @@ def resume(run: Run, images: int) -> bool:
     restore(path, checkpoint, run.parts())
     run.start_at(Position.of(checkpoint, run.steps_per_epoch))
     return owner > 0
+
+
+def refuse_other_options(
+    checkpoint: dict[str, Any], options: TrainingOptions, free: set[str], device: torch.device, folder: Path
+) -> None:
+    """A run is resumed with its options and in its precision. With a cosine schedule, epochs are not `free` either.
+
+    Raises:
+        UserError: names what differs.
+    """
+    if options.schedule == "cosine":
+        free = free - {"epochs"}
+    if "precision" in checkpoint:
+        refuse_other_precision(checkpoint["precision"], device, options.precision, folder)
+        free = free | {"precision"}
+    refuse_changes(checkpoint["options"], plain_options(options), free, folder)
 
 
 def furthest(processes: Processes, load: Callable[[], dict[str, Any] | None]) -> tuple[dict[str, Any] | None, int]:

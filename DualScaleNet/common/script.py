@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+MODELS = ROOT / "models"  # ready decoders, and their encoder
 
 
 class UserError(Exception):
@@ -48,7 +49,7 @@ class StopSignal:
 
 
 def run_script(main: Callable[[], None], advice: str = "close other programs") -> None:
-    """Runs an entry point: a `UserError` becomes one line and exit code 1, Ctrl-C exit code 130.
+    """Runs an entry point: a `UserError` or `OSError` becomes one line and exit code 1, Ctrl-C exit code 130.
 
     Args:
         advice: what to do where memory does not suffice.
@@ -58,8 +59,13 @@ def run_script(main: Callable[[], None], advice: str = "close other programs") -
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may be no text
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"{name}: error: {one_line(error)}")
+    except OSError as error:  # no permission; or what reads the output has gone, which must not fail at the end again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        place = one_line(error.filename or "standard output")
+        sys.exit(f"{name}: error: {place}: {error.strerror}")
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
@@ -126,9 +132,9 @@ def git_commit() -> str | None:
     return commit[0] if answer.returncode == 0 and Path(top).resolve() == ROOT else None
 
 
-def code_version() -> str:
-    """Changes with any line of this package, committed or not."""
+def code_version(*folders: str) -> str:
+    """Changes with any line of the code in these folders, committed or not."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "DualScaleNet").rglob("*.py")):
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
