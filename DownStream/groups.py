@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from DownStream.sets.base import SPLITS, Sample
+from DualScaleNet.common.photographs import find_duplicates
 from DualScaleNet.common.script import UserError, warn
 
 
@@ -80,3 +81,18 @@ def warn_of_torn_groups(lists: dict[str, list[Sample]]) -> None:
         places = " and ".join(split for split in SPLITS if split in splits[torn[0]])
         more = f", and so for {len(torn) - 1} more" if len(torn) > 1 else ""
         warn(f"{torn[0]} has photographs in {places}{more}: move them into one of these, or the scores are too good")
+
+
+def warn_of_copies(lists: dict[str, list[Sample]]) -> None:
+    """Names the first photograph of which copies lie on two sides of a split, whatever their names."""
+    splits: dict[Path, set[str]] = {}
+    for split, members in lists.items():
+        for sample in members:
+            splits.setdefault(sample.image, set()).add(split)
+    images = [sample.image for members in lists.values() for sample in members]
+    copies = [alike for alike in find_duplicates(images) if len(set().union(*(splits[path] for path in alike))) > 1]
+    if copies:
+        first, second, *_ = copies[0]
+        more = f", and so are {len(copies) - 1} more" if len(copies) > 1 else ""
+        where = f"{first} and {second} are one photograph, on two sides of the split"
+        warn(f"{where}{more}: remove one, or the scores are too good")

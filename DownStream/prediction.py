@@ -80,6 +80,8 @@ def predict(options: Options) -> None:
     results.write_table()
     if ledger:
         ledger.close()
+    if not results.rows and not results.left_out:
+        raise UserError(f"no photographs in {source}")
     count = len(results.rows)
     print(f"{count} photograph{'s' * (count != 1)} ({source}): maps, masks and overlays in {out}")
     protocol = {
@@ -94,8 +96,6 @@ def predict(options: Options) -> None:
     if results.left_out:
         left_out = f"{len(results.left_out)} of {len(work)}"
         raise UserError(f"{left_out} photographs could not be read or predicted and were left out")
-    if not results.rows:
-        raise UserError(f"no photographs in {source}")
 
 
 def warn_of_others(out: Path, photographs: set[str]) -> None:
@@ -126,16 +126,16 @@ def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:
     if done:
         print(f"resuming: {len(done)} photographs were predicted before")
     left = [(predictor, sample) for predictor, sample in work if sample.id not in done]
-    written: deque[tuple[Sample, dict[str, Any], list[Future[None]]]] = deque()  # or about to be
+    written: deque[tuple[Sample, dict[str, Any], dict[Path, Future[None]]]] = deque()  # or about to be
 
     def settle(most: int) -> None:
         """Waits until the files of no more than `most` photographs are being written."""
         while len(written) > most:
             sample, row, files = written.popleft()
-            for file in files:
-                file.result()
+            for writing_of in files.values():
+                writing_of.result()
             if ledger:
-                ledger.add(sample, row)
+                ledger.add(sample, row, list(files))
 
     with ThreadPoolExecutor() as pool:
         opened = ahead(pool, open_photograph, (sample for _, sample in left))
@@ -156,7 +156,7 @@ def predict_all(work: Work, results: Results, ledger: "Ledger | None") -> None:
                 results.left_out.append(sample)
                 continue
             row, files = results.add(sample, photograph, prediction)
-            written.append((sample, row, [pool.submit(write_result, path, array) for path, array in files.items()]))
+            written.append((sample, row, {path: pool.submit(write_result, path, files[path]) for path in files}))
             settle(AHEAD)
         settle(0)
     rows = done | {row["image"]: row for row in results.rows}
@@ -213,31 +213,33 @@ class Ledger:
                 with suppress(ValueError):  # the last one may be cut off
                     lines.append(json.loads(line))
         going_on = lines[:1] == [json.loads(json.dumps(stamp))]
-        self._rows = {row["image"]: (files, row) for files, row in lines[1:]} if going_on else {}
+        self._rows = {line[1]["image"]: line for line in lines[1:]} if going_on else {}
         self.path.unlink(missing_ok=True)
         for each in (stamp, *self._rows.values()):
             self._append(each)
 
     def row_of(self, sample: Sample) -> dict[str, Any] | None:
-        """The row of a photograph that is done and whose files are as they were."""
-        files, row = self._rows.get(sample.id, (None, None))
+        """The row of a photograph that is done, and whose files and results are as they were."""
+        files, row, results = self._rows.get(sample.id, (None, None, []))
         with suppress(OSError):  # a broken link: whoever reads the photograph names it
-            return row if files == self._files_of(sample) else None
+            same = files == self._files_of(sample) and all((self.path.parent / name).exists() for name in results)
+            return row if same else None
         return None
 
-    def add(self, sample: Sample, row: dict[str, Any]) -> None:
+    def add(self, sample: Sample, row: dict[str, Any], results: list[Path]) -> None:
         """Notes a photograph whose results are written."""
-        self._append((self._files_of(sample), row))
+        names = [path.relative_to(self.path.parent).as_posix() for path in results]
+        self._append((self._files_of(sample), row, names))
 
     def close(self) -> None:
         """All are done: the next prediction begins anew."""
         self.path.unlink()
 
     @staticmethod
-    def _files_of(sample: Sample) -> list[int]:
-        """What a photograph's maps depend on: sizes and times of its files, and how its values are read."""
-        status = [file.stat() for file in (sample.image, sample.fov) if file]
-        return [sample.bits, *(number for each in status for number in (each.st_size, each.st_mtime_ns))]
+    def _files_of(sample: Sample) -> list[Any]:
+        """What a photograph's maps depend on: its files, their sizes and times, and how its values are read."""
+        files = [(str(file.resolve()), file.stat()) for file in (sample.image, sample.fov) if file]
+        return [sample.bits, *([name, each.st_size, each.st_mtime_ns] for name, each in files)]
 
     def _append(self, content: object) -> None:
         with writing(self.path), open(self.path, "a", **UTF8) as file:

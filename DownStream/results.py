@@ -159,18 +159,17 @@ class Results:
         return notes + self.census.warnings()
 
     def report(self, protocol: dict[str, Any], samples: list[Sample]) -> None:
-        """Prints how much is marked, and prints and writes the scores of every target that has labels."""
+        """Writes the scores of every target that has labels, then prints them, and how much is marked."""
         notes = self.notes()
-        for note in notes:
-            print(f"note: {note}")
+        lines = [f"note: {note}" for note in notes]
         for target, evaluation in self.evaluations.items():
-            print(marked_line(target, self.rows))
+            lines.append(marked_line(target, self.rows))
             if not len(evaluation):
                 if self.labelled:
-                    print(f"{target}: there are no labels, so there is nothing to score")
+                    lines.append(f"{target}: there are no labels, so there is nothing to score")
                 continue
             if len(evaluation) < len(samples):
-                print(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
+                lines.append(f"{target}: {len(samples) - len(evaluation)} photographs have no label and are not scored")
             count = self.estimated[target]
             estimated = f"estimated for {count} photographs" if count else "shipped"
             complete = protocol | {
@@ -182,8 +181,9 @@ class Results:
             folder = target_folder(self.out, target, self.targets)
             evaluation.write(folder, complete)
             write_report(folder, complete, evaluation, samples, self._numbers([target]))
-            print(f"\n{protocol_line(complete)}\n\n{evaluation.table()}\n")
-            print(f"{numbers_text(complete['numbers'], complete['lesions'])}\n\nreport: {folder / 'report.html'}")
+            lines += ["", protocol_line(complete), "", evaluation.table(), ""]
+            lines += [numbers_text(complete["numbers"], complete["lesions"]), "", f"report: {folder / 'report.html'}"]
+        print("\n".join(lines))
         if self.rows and not self.labelled:
             self._write_index(protocol, notes)
 

@@ -307,7 +307,10 @@ def refuse_overlap(paths: list[Path], groups: list[list[Sample]]) -> None:
     for path, group in zip(paths, groups, strict=False):
         for sample in group:
             if sample.id in owner:
-                raise UserError(f"both {owner[sample.id]} and {path} predict {sample.id}: give folds of one split")
+                raise UserError(
+                    f"both {owner[sample.id]} and {path} predict {sample.id}: give checkpoints that hold out different "
+                    "photographs, and leave out --split"
+                )
             owner[sample.id] = path
 
 

@@ -14,7 +14,7 @@ import torch
 from DownStream.census import Census
 from DownStream.data import INSTEAD_OF_LABELS, Photograph, evenly, make_split, read_sample, read_split, require_labels
 from DownStream.fov import estimate_fov, fov_diameter
-from DownStream.groups import warn_of_torn_groups, with_groups
+from DownStream.groups import warn_of_copies, warn_of_torn_groups, with_groups
 from DownStream.masks import read_mask
 from DownStream.options.train import Options
 from DownStream.recipes import RECIPES
@@ -57,6 +57,7 @@ def split_samples(options: Options) -> dict[str, list[Sample]]:
         sets = [leave_out_unlabelled(found, expected) for found in sets] if skips else sets
         samples = merged([split_of(found, options) for found in sets])
     warn_of_torn_groups(samples)
+    warn_of_copies(samples)
     require_labels(samples["train"] + samples["val"], expected, INSTEAD_OF_LABELS)
     require_labels(samples["train"], dict.fromkeys(expected, around), INSTEAD_OF_LABELS)
     return samples

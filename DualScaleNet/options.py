@@ -38,6 +38,7 @@ class Options(TrainingOptions):
     batch_norm: str
     grid: int
     weights: list[float]
+    warmup_epochs: int
     weight_decay: float
     accumulate: int
     checkpoint_activations: bool

@@ -251,7 +251,7 @@ def test_noise_in_empty_masks_is_not_marked(mine, checked, monkeypatch, tmp_path
     root = mine(draw)
     assert [bool(each.labels["mask"].any()) for each in labels(root, "mask")] == [True] * 4 + [False] * 2
     text = checked(root)
-    assert "mask 6 (2 empty)" in text and "nothing is marked in a label of 5.png and 1 more" in text
+    assert "mask 6 (2 empty)" in text and "nothing is marked in a label of 5.png, 6.png" in text
     assert not warnings(text)
     # In a set of class indices the same values are no noise.
     shutil.rmtree(root / "masks")
@@ -458,7 +458,8 @@ def test_no_file_no_lesion(mine, checked, tmp_path, monkeypatch, capsys):
         call(monkeypatch, train, *common, "--run-dir", tmp_path / "a")
     with pytest.raises(UserError, match="1 fault found"):
         checked(root, "EX", "SE")
-    assert "no label for 2.png and 4 more: add it, or leave it out (--missing-labels skip)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no label for 2.png, 3.png, 4.png and 2 more: add it, or leave it out (--missing-labels skip)" in said
 
     found = labels(root, "EX", "SE", missing_labels="empty")
     assert [bool(each.labels["SE"].any()) for each in found] == [True] + [False] * 5

@@ -189,7 +189,7 @@ def test_pretraining_passes_over_labels_that_only_their_colours_tell(tmp_path, c
         assert [path.name for path in opened.paths] == ["0.png", "1.png", "2.png"] and len(opened.array) == 3
         assert capsys.readouterr().out.splitlines()[-1] == (
             f"skipped: 1 file with a label's name ({tmp_path}/mine/0_mask.png); "
-            f"3 files with a label's few colours ({tmp_path}/mine/av/0.png first)"
+            f"3 files with a label's few colours, or blank ({tmp_path}/mine/av/0.png first)"
         )
     options.data = [tmp_path / "mine" / "av"]
     with pytest.raises(UserError, match=r"no photographs: no file is readable but labels, .*av/0\.png first"):
@@ -388,7 +388,7 @@ def test_labels_are_not_predicted(tmp_path, predicted, capsys):
     assert predicted(tmp_path / "mine") == ["a"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"skipped: 1 file with a label's name ({tmp_path}/mine/a_1stHO.png)"
-    assert lines[1] == f"skipped: 1 file with a label's few colours ({tmp_path}/mine/av/a.png)"
+    assert lines[1] == f"skipped: 1 file with a label's few colours, or blank ({tmp_path}/mine/av/a.png)"
     with pytest.raises(UserError, match=r"no photographs in .*av"):
         predicted(tmp_path / "mine" / "av")
     with pytest.raises(UserError, match=r"no photographs in .*a_1stHO\.png \(skipped: 1 file with a label's name"):

@@ -1,6 +1,7 @@
 """Scale: the network sees structures as wide as those it was trained on, whatever the camera; and memory stays flat."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -342,13 +343,20 @@ def test_an_interrupted_prediction_of_a_folder_goes_on(trained, tmp_path, monkey
     assert len(calls) == 18
 
 
+def save_mask(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("L", (4, 4)).save(path)
+
+
 def test_what_changed_does_not_go_on(tmp_path):
-    """Other options, a row that was cut off, a photograph that was replaced."""
+    """Other options, a row that was cut off, a photograph that was replaced, a result that was deleted."""
     photograph = tmp_path / "a.png"
     photograph.write_bytes(b"1")
     sample = Sample("a", photograph)
     first = prediction.Ledger(tmp_path, {"threshold": 0.5})
-    first.add(sample, {"image": "a"})
+    result = tmp_path / "mask" / "a.png"
+    save_mask(result)
+    first.add(sample, {"image": "a"}, [result])
 
     def found(threshold: float = 0.5) -> dict[str, str] | None:
         return prediction.Ledger(tmp_path, {"threshold": threshold}).row_of(sample)
@@ -356,6 +364,16 @@ def test_what_changed_does_not_go_on(tmp_path):
     assert found() == {"image": "a"}
     with open(first.path, "a") as file:
         file.write('[[16, 1, 2], {"image": "b", "wid')
+    assert found() == {"image": "a"}
+    times = photograph.stat().st_atime_ns, photograph.stat().st_mtime_ns
+    other = tmp_path / "other" / "a.png"
+    save_mask(other)
+    other.write_bytes(b"1")
+    os.utime(other, ns=times)
+    assert prediction.Ledger(tmp_path, {"threshold": 0.5}).row_of(Sample("a", other)) is None
+    result.unlink()
+    assert found() is None
+    save_mask(result)
     assert found() == {"image": "a"}
     photograph.write_bytes(b"22")
     assert found() is None

@@ -317,7 +317,7 @@ def test_folds_are_scored_together(official, tmp_path, monkeypatch, capsys):
     assert 0 < float(row["vessels uncertainty"]) < 0.5 and 0 < spread.max() <= 0.5
 
     call(monkeypatch, predict, "--checkpoint", *paths, "--images", next(official.rglob("*_test.tif")))
-    with pytest.raises(UserError, match=r"both .* predict .*: give folds of one split"):
+    with pytest.raises(UserError, match=r"both .* predict .*: give checkpoints that hold out different"):
         call(monkeypatch, predict, "--checkpoint", *paths, "--split", "train")
     with pytest.raises(UserError, match=r"last\.pth is given twice"):
         call(monkeypatch, predict, "--checkpoint", paths[0], paths[0])

@@ -14,11 +14,13 @@ from Dataset.synthetic import write_chase, write_drishti, write_drive, write_idr
 from DownStream import predict
 from DownStream import train as train_script
 from DownStream.checkpoints import load_segmentation, take_decoder
+from DownStream.groups import warn_of_copies
 from DownStream.loss import segmentation_loss
 from DownStream.model import DECODERS, Segmenter
 from DownStream.options import predict as predict_options
 from DownStream.options import train as train_options
 from DownStream.selection import labels_of, own_samples
+from DownStream.sets.base import Sample
 from DownStream.sources import fit_of, full_keys
 from DownStream.training import labels_and_inside
 from DownStream.training_set import input_of, read_training_set, split_samples
@@ -96,6 +98,18 @@ def test_a_set_without_the_target_does_not_teach_that_there_is_nothing(official,
     for sample, photograph in zip(split["train"], photographs, strict=True):
         _, ignored = photograph.masks
         assert ignored.all() if sample.source == "idrid" else not ignored.any()
+
+
+def test_a_photograph_on_both_sides_of_a_split_is_named(tmp_path, capsys):
+    """By its content, whatever the name of the copy."""
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path, content in zip(paths, ("1", "1", "2"), strict=True):
+        path.write_text(content)
+    a, b, c = (Sample(path.stem, path) for path in paths)
+    warn_of_copies({"train": [a, b], "test": [c]})
+    assert not capsys.readouterr().err
+    warn_of_copies({"train": [a, c], "test": [b]})
+    assert f"{a.image} and {b.image} are one photograph, on two sides of the split: remove" in capsys.readouterr().err
 
 
 def test_photographs_are_brought_to_the_first_sets_diameter(official, tmp_path, monkeypatch):

@@ -20,7 +20,6 @@ class TrainingOptions(argparse.Namespace):
     batch_size: int
     lr: float
     schedule: str
-    warmup_epochs: int = 0  # an option of pretraining alone
     precision: str
     device: str
     non_finite: str

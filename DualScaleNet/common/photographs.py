@@ -33,7 +33,7 @@ BESIDE = set(
 CHUNK = 1 << 16  # bytes read at a time
 
 # What is skipped: a noun, and why.
-LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours")
+LABEL_BY_NAME, LABEL_BY_COLOURS = ("file", " with a label's name"), ("file", " with a label's few colours, or blank")
 RESULT, DICOM = ("file", " written by this program"), ("DICOM file", ": pip install pydicom")
 CLOSED, UNKNOWN, UNSAID = ("folder", " that cannot be opened"), ", a format that is not read", ("", "")
 Skipped = dict[tuple[str, str], list[Path]]

@@ -150,7 +150,7 @@ class Run(ABC):
         """The steps that are left of this epoch, from 0; each begins with its learning rate and without gradients."""
         self.began_epoch, self.steps_before = time.monotonic(), self.step
         steps, options = self.steps_per_epoch, self.options
-        warmup = options.warmup_epochs * steps
+        warmup = getattr(options, "warmup_epochs", 0) * steps  # pretraining alone has the option
         while self.step < steps:
             now = self.epoch * steps + self.step
             self.lr = learning_rate(options.lr, now, options.epochs * steps, options.schedule, warmup)
