@@ -154,14 +154,14 @@ class Ensemble:
     def __call__(self, photograph: Photograph) -> Prediction:
         """The targets in the order in which they first come. Uncertainty needs several networks for each."""
         predictions = [part(photograph) for part in self.parts]
-        maps: dict[str, list[Tensor]] = {}
-        lost: dict[str, list[Tensor]] = {}  # the empty maps of networks that found no disc
+        maps: dict[str, list[tuple[Tensor, bool]]] = {}  # each with whether its network found where to look
         for names, prediction in zip(self.targets, predictions, strict=True):
             for name, one in zip(names, prediction.maps, strict=True):
-                maps.setdefault(name, [])
-                (lost.setdefault(name, []) if prediction.disc_found is False else maps[name]).append(one)
-        several = all(len(maps[name]) + len(lost.get(name, [])) > 1 for name in maps)
-        each = [torch.stack(found or lost[name]) for name, found in maps.items()]
+                maps.setdefault(name, []).append((one, prediction.disc_found is not False))
+        several = all(len(pairs) > 1 for pairs in maps.values())
+        each = [
+            torch.stack([one for one, seen in pairs if seen] or [one for one, _ in pairs]) for pairs in maps.values()
+        ]
         found = [prediction.disc_found for prediction in predictions if prediction.disc_found is not None]
         return Prediction(
             torch.stack([one.mean(0) for one in each]), Region.whole(photograph.image),
