@@ -91,19 +91,23 @@ def parse_args() -> Options:
     args = parser.parse_args(namespace=Options())
     if not args.root.is_dir():
         parser.error(f"--root {args.root} is no folder: give the one that holds the data sets")
-    asked = args.dataset or [name for name, entry in SETS.items() if entry.folder]
     try:
-        for name in asked if args.target else ():
+        for name in wanted(args) if args.target else ():
             complete_targets(args.target, {f"--dataset {name}": SETS[name]}, [])
     except UserError as error:
         parser.error(str(error))
     return args
 
 
+def wanted(args: Options) -> list[str]:
+    """The data sets that are named, or all that have a folder of their own."""
+    return args.dataset or [name for name, entry in SETS.items() if entry.folder]
+
+
 def main() -> None:
     args = parse_args()
-    wanted = args.dataset or [name for name, entry in SETS.items() if entry.folder]
-    faults = sum(check_set(name, args.root, bool(args.dataset), args.target, args.missing_labels) for name in wanted)
+    asked = bool(args.dataset)
+    faults = sum(check_set(name, args.root, asked, args.target, args.missing_labels) for name in wanted(args))
     if faults:
         raise UserError(f"{faults} fault{'s' * (faults > 1)} found")
 
@@ -242,7 +246,7 @@ def main_targets(entry: SegmentationSet) -> list[str]:
 
 
 def files(samples: list[Sample]) -> str:
-    """The first by name, the others by number."""
+    """The first ones by name, the others by number."""
     return few([sample.image.name for sample in samples])
 
 

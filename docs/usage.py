@@ -72,7 +72,8 @@ def table(actions: list[argparse.Action]) -> list[str]:
 def row(action: argparse.Action) -> str:
     """One option as a row of the table. Its help text may state a default that depends on other options."""
     meaning, _, default = (action.help or "").partition(" Default: ")
-    default = default.removesuffix(".") or plain(action.default) or ("required" if action.required else "–")
+    none = "required" if action.required and action.option_strings else "–"
+    default = default.removesuffix(".") or plain(action.default) or none
     meaning = re.sub(r"(?<![\w-])--[a-z][a-z-]*", r"`\g<0>`", meaning.replace("%%", "%"))
     cells = (f"`{option(action)}`", default, meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -62,10 +62,12 @@ def run_script(main: Callable[[], None], advice: str = "close other programs") -
         sys.stdout.flush()
     except UserError as error:
         sys.exit(f"{name}: error: {one_line(error)}")
-    except OSError as error:  # no permission; or what reads the output has gone, which must not fail at the end again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        place = one_line(error.filename or "standard output")
-        sys.exit(f"{name}: error: {place}: {error.strerror}")
+    except OSError as error:  # no permission, or nothing reads the output any more
+        if not error.strerror:
+            raise
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to print must not fail again
+        sys.exit(f"{name}: error: {one_line(error.filename or 'standard output')}: {error.strerror}")
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
