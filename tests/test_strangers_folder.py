@@ -268,10 +268,11 @@ def test_an_empty_folder_is_named(tmp_path, monkeypatch, capsys):
         call(monkeypatch, pretrain, "--data", mine)
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path, monkeypatch):
+def test_a_folder_that_is_a_file_is_named(tmp_path, monkeypatch, capsys):
     file = save(tmp_path / "mine.png", NOISE)
-    with pytest.raises(UserError, match=f"--root {file} is no folder"):
+    with pytest.raises(SystemExit, match="2"):
         call(monkeypatch, check, "--dataset", "generic", "--root", file)
+    assert f"--root {file} is no folder" in capsys.readouterr().err
     with pytest.raises(UserError, match=f"no photographs in {file}, which is no folder"):
         call(monkeypatch, train, "--dataset", "generic", "--data-dir", file, *TRAIN)
     with pytest.raises(UserError, match="1 photographs are fewer than --batch-size 64"):  # which takes files, too
