@@ -13,7 +13,7 @@ PARTS := sets cameras sizes init pretraining encoders
 .PHONY: evidence evidence-quick evidence-recipe $(PARTS:%=evidence-%)
 
 # The number of threads decides the last digits of sums, and with them the figures.
-evidence evidence-quick evidence-recipe $(PARTS:%=evidence-%): export OMP_NUM_THREADS := 1
+evidence evidence-quick evidence-recipe $(PARTS:%=evidence-%) pretrain-%: export OMP_NUM_THREADS := 1
 
 evidence:
 	for part in $(PARTS); do $(MAKE) evidence-$$part || exit 1; done
