@@ -125,6 +125,7 @@ def test_a_decoder_goes_on_with_ones_own_labels(models, trees, tmp_path, monkeyp
         (["--images", "a.jpg", "--model", "--threshold", "share"], "same share of every eye: give --model vessels"),
         (["--images", "a.jpg", "--model", "liver"], "invalid choice: 'liver'"),
         (["--images", "a.jpg", "--dataset", "drive"], "--images and --dataset exclude each other"),
+        (["--images", "a.jpg", "--split", "val"], "--images and --split val exclude each other"),
     ],
 )
 def test_options_that_do_not_fit(arguments, message, models, monkeypatch, capsys):

@@ -188,6 +188,8 @@ def parse_args(description: str | None = None) -> Options:
         parser.error("--target says how to read the masks of another data set: it needs --dataset")
     if options.dataset and options.images:
         parser.error("--images and --dataset exclude each other: give one of them")
+    if options.images and options.split != "test":
+        parser.error(f"--images and --split {options.split} exclude each other: give one of them")
     if options.dataset and options.data_dir and len(options.data_dir) > 1:
         parser.error(f"--data-dir names {len(options.data_dir)} folders: --dataset is in one")
     if options.window and options.window % STRIDE:
