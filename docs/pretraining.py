@@ -2,7 +2,7 @@
 
     python docs/pretraining.py FOLDER --grades grades_train.csv   # the folder that `make evidence-pretraining` fills
 
-Each folder of compare.py in FOLDER is a panel. Two more show how well a photograph's average of c5 (features.py) tells
+Each of its comparisons is a panel, of PR-AUC. Two more show how well a photograph's average of c5 (features.py) tells
 retinopathy of grade 2 and more: by logistic regression, and by the 20 nearest neighbours, in five folds repeated five
 times. An encoder's name is its recipe and its epochs (paper-20); others are level lines. All figures are printed.
 """
@@ -30,6 +30,12 @@ from DualScaleNet.common.files import replacing
 from DualScaleNet.common.script import run_script
 
 PICTURE = ROOT / "docs" / "pretraining.png"
+COMPARISONS = {
+    "vessels": "linear probe, vessels",
+    "disc": "linear probe, optic disc",
+    "exudates": "linear probe, hard exudates",
+    "vessels-release": "authors' decoder, vessels",
+}
 REFERABLE = 2  # moderate retinopathy
 CLASSIFIERS = {
     "logistic regression": make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)),
@@ -62,9 +68,9 @@ def grade_scores(file: Path, grades: dict[str, int], classifier: Any) -> list[fl
 
 
 def draw(panels: dict[str, Scores]) -> None:
-    figure = Figure(figsize=(3.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(9.5, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, scores) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for axes, (title, scores) in zip(figure.subplots(2, 3).flat, panels.items(), strict=True):
         lines = defaultdict(list)
         for name, values in scores.items():
             recipe, _, epochs = name.rpartition("-")
@@ -75,8 +81,9 @@ def draw(panels: dict[str, Scores]) -> None:
         for recipe, points in sorted(lines.items()):
             start = (0, float(np.mean(scores["random"])))
             axes.plot(*zip(start, *sorted(points), strict=True), marker="o", markersize=3, label=recipe)
-        axes.set(title=title, xlabel="epochs of pretraining", xscale="symlog", xlim=(0, None))
-        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set(xlabel="epochs of pretraining", xlim=(0, None))
+        axes.set_title(title, fontsize=10)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     with replacing(PICTURE) as temporary:
@@ -90,8 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     with open(options.grades, newline="", encoding="utf-8") as file:
         grades = {Path(row["photograph"]).stem: int(row["retinopathy_grade"]) for row in csv.DictReader(file)}
-    folders = sorted(path.parent for path in options.folder.glob("*/results.csv"))
-    panels = {f"{folder.name}, PR-AUC": pixel_scores(folder) for folder in folders}
+    panels = {f"{title}, PR-AUC": pixel_scores(options.folder / name) for name, title in COMPARISONS.items()}
     for name, classifier in CLASSIFIERS.items():
         files = sorted(options.folder.glob("features/*.npz"))
         panels[f"grade, {name}, AUROC"] = {file.stem: grade_scores(file, grades, classifier) for file in files}
