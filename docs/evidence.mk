@@ -61,7 +61,7 @@ evidence-sizes: $(EVIDENCE)/drive/scores.md
 		--data-dir $(DATA)/$(set) --split train --scale $$scale --out $(EVIDENCE)/sizes/$(set)/$$scale || exit 1;) done
 	$(SCORES) $(EVIDENCE)/sizes/*
 
-# From DRIVE to CHASE_DB1 with one labelled photograph, and with four.
+# From DRIVE to CHASE_DB1 with the photographs of no child, of one (both eyes) and of two.
 LABELS := 0.07 0.28
 INIT := --dataset chase-db1 --data-dir $(DATA)/CHASE_DB1 --folds 3 --val-fraction 0 --epochs 300
 evidence-init: $(EVIDENCE)/drive/scores.md
@@ -72,6 +72,8 @@ evidence-init: $(EVIDENCE)/drive/scores.md
 			--run-dir $(EVIDENCE)/init/$$labels-scratch || exit 1; \
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels/last.pth || exit 1; \
 		$(PREDICT) --checkpoint $(EVIDENCE)/init/$$labels-scratch/last.pth || exit 1; done
+	$(VENV)/python docs/resized.py --checkpoint $(EVIDENCE)/init/$(firstword $(LABELS))/last.pth --factor 1 --out $(EVIDENCE)/init/0/data
+	$(SIZED) --dataset generic --data-dir $(EVIDENCE)/init/0/data --split train --out $(EVIDENCE)/init/0/predictions
 	$(SCORES) $(EVIDENCE)/init
 
 # What longer pretraining is worth: the encoders of two runs after so many epochs.
@@ -92,7 +94,7 @@ evidence-pretraining: .venv/test-ready $(RECIPES:%=pretrain-%)
 	$(ON_IDRID) --out $(PRETRAINING)/exudates $(PROBED) --recipes linear --epochs 15 -- --target EX --size 512 --crop 128
 	$(ON_DRIVE) --out $(PRETRAINING)/vessels-release $(PROBED) --recipes release --epochs 60 -- --crop 128 $(OPTIMISATION)
 	for file in random=$(call snapshot,paper,0) imagenet=models/encoder.pth $(SNAPSHOT_FILES); do \
-		$(VENV)/python DownStream/features.py --encoder $${file#*=} --size 128 \
+		$(VENV)/python DownStream/features.py --encoder $${file#*=} --size 128 --batch-norm reestimate \
 			--images $(GRADED) --out $(PRETRAINING)/features/$${file%%=*}.npz || exit 1; done
 	$(VENV)/python docs/pretraining.py $(PRETRAINING) --grades $(GRADED)/grades_train.csv
 
