@@ -3,7 +3,7 @@
 #
 #     make evidence-quick    the data sets, with short trainings
 #     make evidence          all tables, part by part: `make evidence-sets` and so on
-#     make evidence-recipe   the ablations of docs/recipe.md
+#     make evidence-recipe   the ablations of docs/recipe.md, with ImageNet's encoder
 
 EVIDENCE := runs/evidence
 COMPARE := $(VENV)/python DownStream/compare.py --jobs $(JOBS)
@@ -50,7 +50,7 @@ share-%: without-%
 		--threshold share --out $(RUNS)/without-$*/share
 
 # DRIVE's first fold at other sizes, and its network on other cameras, each resized to the diameter of training and not.
-SIZES := 0.5 2 3
+SIZES := 0.5 1 2 3
 SIZED := $(PREDICT) --checkpoint $(EVIDENCE)/drive/fold0/last.pth
 evidence-sizes: $(EVIDENCE)/drive/scores.md
 	for factor in $(SIZES); do $(VENV)/python docs/resized.py --checkpoint $(EVIDENCE)/drive/fold0/last.pth \
